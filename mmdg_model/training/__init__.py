@@ -1,0 +1,1 @@
+"""mmdg_model/training"""
