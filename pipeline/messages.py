@@ -230,3 +230,8 @@ def decode(data: bytes | memoryview, expected: type[M]) -> M:
         raise MessageError(f"{expected.__name__} has schema {message.schema}, this build speaks {SCHEMA}: "
                            "run the same version of mmdg-live everywhere")
     return message
+
+
+def replace(message: M, **changes: object) -> M:
+    """The same message with other field values."""
+    return msgspec.structs.replace(message, **changes)
