@@ -1,0 +1,169 @@
+"""`Policy`: what a verdict costs and how long it may take. Loaded from the configuration file, never over a socket."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mmdg_model.scorer import Modality, Purpose
+from pipeline.guidance import GUIDANCE_CODES
+
+#: No session, whatever a policy or a kiosk asks for, lasts longer.
+HARD_DEADLINE_MS = 10_000
+#: A decision may not be acted on later than this after it was made.
+MAX_EXPIRY_MS = 5_000
+
+#: Conditions under which a frame is no evidence. A frame that is gated out never raises a score, it is left out.
+DEFAULT_GATES = ("no_face", "multiple_faces", "move_closer", "move_back", "look_at_camera", "remove_mask",
+                 "remove_sunglasses", "face_changed", "too_dark", "too_bright", "ir_saturated", "depth_holes",
+                 "clean_lens")
+
+
+class PolicyError(ValueError):
+    """A policy cannot be used; the message names the YAML path, the value and the allowed range."""
+
+
+@dataclass(frozen=True)
+class _Range:
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def holds(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below  # NaN fails both
+
+    def __str__(self) -> str:
+        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+#: α and β below one half keep the accept bound above zero and the reject bound below it.
+_RANGES = {
+    "apcer_max": _Range(0, 0.5, open_low=True, open_high=True),
+    "bpcer_max": _Range(0, 0.5, open_low=True, open_high=True),
+    "deadline_ms": _Range(500, HARD_DEADLINE_MS),
+    "no_face_ms": _Range(100, HARD_DEADLINE_MS),
+    "stall_min_ms": _Range(50, 1_000),
+    "stall_frame_periods": _Range(1.5, 30),
+    "max_score_age_ms": _Range(10, 5_000),
+    "track_gap_ms": _Range(0, 1_000),
+    "min_frames": _Range(2, 1_000),
+    "min_time_ms": _Range(0, HARD_DEADLINE_MS),
+    "frame_correlation": _Range(0, 1, open_high=True),
+    "llr_clip": _Range(0, 20, open_low=True),
+    "training_log_odds": _Range(-20, 20),
+    "uncertainty_weight": _Range(0, 20),
+    "keepalive_ms": _Range(100, 5_000),
+    "expires_in_ms": _Range(100, MAX_EXPIRY_MS),
+}
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How evidence becomes a verdict.
+
+    Attributes:
+        name: what a kiosk asks for; it is echoed in the decision.
+        apcer_max: α, the wanted share of attack sessions accepted, for the sequential test's model of the scores.
+        bpcer_max: β, the wanted share of bona fide sessions refused, likewise. Neither is a guarantee: see
+            docs/decisions.md.
+        deadline_ms: total time of a session; a kiosk may ask for another within `HARD_DEADLINE_MS`.
+        no_face_ms: this long without any face ends the session.
+        stall_min_ms, stall_frame_periods: a session ends when no observation arrived for the larger of the two.
+        max_score_age_ms: a score of an older frame is no evidence.
+        track_gap_ms: the subject unseen for longer breaks its track: positive evidence is forgotten.
+        min_frames, min_time_ms: no bound counts before this many frames, spanning this much time.
+        frame_correlation: ρ of successive scored frames (AR(1)), see `sequential_test.effective_frames`.
+        llr_clip: bound of the evidence of one frame, in nats.
+        training_log_odds: ln(bona fide / attack) in the training data, taken off each logit.
+        uncertainty_weight: nats taken off the evidence for acceptance, per unit of mean class-token uncertainty.
+        required_modalities: a score without one of these is no evidence.
+        gating_conditions: observations with one of these are no evidence.
+        allowed_purposes: checkpoints made for anything else never lead to `bona_fide` or `attack`.
+        keepalive_ms: interval in which a kiosk must show life; two missed end the session as abandoned.
+        expires_in_ms: how long a decision may be acted on.
+        expose_would_decide: FOR TESTS AND DEMONSTRATIONS: report what the evidence alone would have said. It never
+            changes a verdict and never leaves by the kiosk socket.
+    """
+
+    name: str = "default"
+    apcer_max: float = 0.01
+    bpcer_max: float = 0.05
+    deadline_ms: int = 5_000
+    no_face_ms: int = 2_000
+    stall_min_ms: float = 150.0
+    stall_frame_periods: float = 4.5
+    max_score_age_ms: int = 1_000
+    track_gap_ms: int = 250
+    min_frames: int = 5
+    min_time_ms: int = 300
+    frame_correlation: float = 0.95
+    llr_clip: float = 4.0
+    training_log_odds: float = 0.0
+    uncertainty_weight: float = 1.0
+    required_modalities: tuple[Modality, ...] = (Modality.RGB, Modality.DEPTH, Modality.INFRARED)
+    gating_conditions: tuple[str, ...] = DEFAULT_GATES
+    allowed_purposes: tuple[Purpose, ...] = (Purpose.RELEASE,)
+    keepalive_ms: int = 1_000
+    expires_in_ms: int = 5_000
+    expose_would_decide: bool = False
+
+    @property
+    def upper_bound(self) -> float:
+        """Wald's A = ln((1 - β) / α): evidence at or above it accepts."""
+        return math.log((1 - self.bpcer_max) / self.apcer_max)
+
+    @property
+    def lower_bound(self) -> float:
+        """Wald's B = ln(β / (1 - α)): evidence at or below it rejects."""
+        return math.log(self.bpcer_max / (1 - self.apcer_max))
+
+    def stall_limit_ms(self, frame_period_ms: float) -> float:
+        """Longest time without an observation. A period that is no positive number counts as unknown."""
+        period_ms = frame_period_ms if math.isfinite(frame_period_ms) and frame_period_ms > 0 else 0.0
+        return max(self.stall_min_ms, min(self.stall_frame_periods * period_ms, self.no_face_ms))
+
+    def check(self, path: str = "policies") -> Policy:
+        """Return self, or say what is wrong. `path` is where this policy stands in the configuration file.
+
+        Raises:
+            PolicyError: a value out of range, an unknown gate, an empty list; names path and value.
+        """
+        if not self.name or len(self.name) > 64:
+            raise PolicyError(f"{path}.name: {self.name!r} must have 1 to 64 characters")
+        for field, allowed in _RANGES.items():
+            value = getattr(self, field)
+            if not allowed.holds(value):
+                raise PolicyError(f"{path}.{field}: {value!r} is out of range, allowed is {allowed}")
+        if self.min_time_ms >= self.deadline_ms:
+            raise PolicyError(f"{path}.min_time_ms: {self.min_time_ms} is not below deadline_ms {self.deadline_ms}; "
+                              "no session could be decided")
+        if Modality.RGB not in self.required_modalities:
+            raise PolicyError(f"{path}.required_modalities: {[m.value for m in self.required_modalities]} must name "
+                              "rgb: the face is found there and the network always reads it")
+        if not self.allowed_purposes:
+            raise PolicyError(f"{path}.allowed_purposes: [] allows no model; name at least one of "
+                              f"{[p.value for p in Purpose]}")
+        for index, code in enumerate(self.gating_conditions):
+            if code not in GUIDANCE_CODES:
+                raise PolicyError(f"{path}.gating_conditions[{index}]: {code!r} is no condition; known are "
+                                  f"{sorted(GUIDANCE_CODES)}")
+        return self
+
+
+def parse_policy(values: dict[str, Any], path: str = "policies") -> Policy:
+    """Build a policy from configuration values.
+
+    Raises:
+        PolicyError: an unknown key, a wrong type, a value out of range; names the YAML path.
+    """
+    try:
+        policy = msgspec.convert(values, Policy)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$")
+        raise PolicyError(f"{path}{where.rstrip('`')}: {text}") from error
+    return policy.check(path)
