@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
+
+from mmdg_model.plain_values import from_plain, to_plain
 
 
 class UncertaintyEstimatorKind(StrEnum):
@@ -112,7 +114,7 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, int | float | str]:
         """Plain values under the field names, as JSON stores them."""
-        return {key: str(value) if isinstance(value, StrEnum) else value for key, value in asdict(self).items()}
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> Self:
@@ -121,20 +123,4 @@ class ModelConfig:
         Raises:
             ConfigError: naming the key and quoting the value.
         """
-        known = {field.name: type(field.default) for field in fields(cls)}
-        if unknown := sorted(set(values) - set(known)):
-            raise ConfigError(f"model.{unknown[0]} = {values[unknown[0]]!r} is no key of a model configuration; "
-                              f"known keys: {', '.join(known)}")
-        if missing := [key for key in known if key not in values]:
-            raise ConfigError(f"model.{missing[0]} is missing; a stored configuration states every key")
-        return cls(**{key: _typed(key, values[key], kind) for key, kind in known.items()})
-
-
-def _typed(key: str, value: object, kind: type[Any]) -> Any:
-    if issubclass(kind, StrEnum):
-        if value not in list(kind):
-            raise ConfigError(f"model.{key} is {value!r}, expected one of {', '.join(kind)}")
-        return kind(str(value))
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-        raise ConfigError(f"model.{key} is {value!r}, expected {kind.__name__}")
-    return kind(value)
+        return cls(**from_plain(cls, values, section="model", error=ConfigError))

@@ -24,20 +24,15 @@ class CentralDifferenceConvolution(nn.Module):
     and one convolution remains. The class token is a 1x1 map of its own: padding leaves it the folded centre tap only.
     """
 
-    centre_tap: Tensor
-
     def __init__(self, *, channels: int, theta: float) -> None:
         super().__init__()
         self.theta = theta
         self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # what `nn.Conv2d` does, as in the release
-        centre_tap = torch.zeros(3, 3)
-        centre_tap[1, 1] = 1.0
-        self.register_buffer("centre_tap", centre_tap, persistent=False)
 
     def folded_weight(self) -> Tensor:
         """`[a, a, 3, 3]` of the one equivalent convolution."""
-        return self.weight - self.theta * self.weight.sum(dim=(2, 3), keepdim=True) * self.centre_tap
+        return self.weight - self.theta * F.pad(self.weight.sum(dim=(2, 3), keepdim=True), (1, 1, 1, 1))
 
     def forward(self, tokens_BNA: Tensor) -> Tensor:
         """`[b, 1 + g*g, a]` to the same shape: patches as a g x g map, the class token as a 1x1 map."""
