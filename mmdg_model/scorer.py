@@ -88,3 +88,11 @@ class Scorer(Protocol):
     def score(self, crops: list[CropPlanes]) -> list[LivenessScore]:
         """One score a crop, in order. Raises `ValueError` naming the crop on wrong shapes; never returns NaN."""
         ...
+
+
+class ScoringError(RuntimeError):
+    """The network returned something that is no score (NaN or infinity). There is no score, and no verdict from it."""
+
+
+class KnownAnswerError(RuntimeError):
+    """A loaded network does not reproduce the logits stored in its checkpoint, and must not be used."""

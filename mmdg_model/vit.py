@@ -1,0 +1,78 @@
+"""A pre-norm Vision Transformer's parts (ViT, arXiv 2010.11929): token embedding, self-attention, MLP.
+
+Legend: b batch, n tokens (class token first), d width, h heads, k channels a head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmdg_model.config import ModelConfig
+
+#: Standard deviation of fresh tokens, position embeddings and projections (ViT's).
+INIT_STD = 0.02
+
+
+class TokenEmbedding(nn.Module):
+    """Image to tokens: patch convolution, class token in front, position embedding added."""
+
+    def __init__(self, *, image_size: int, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(torch.zeros(1, (image_size // patch_size) ** 2 + 1, width))
+        nn.init.trunc_normal_(self.patches.weight, std=INIT_STD)
+        nn.init.normal_(self.class_token, std=INIT_STD)
+        nn.init.normal_(self.position, std=INIT_STD)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """`[b, 3, height, width]` to tokens `[b, n, d]`."""
+        patches_BND = self.patches(image).flatten(2).transpose(1, 2)
+        return torch.cat([self.class_token.expand(len(image), -1, -1), patches_BND], dim=1) + self.position
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one joint query-key-value projection."""
+
+    def __init__(self, *, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        for linear in (self.query_key_value, self.output):
+            nn.init.trunc_normal_(linear.weight, std=INIT_STD)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        """`[b, n, d]` to `[b, n, d]`."""
+        joint_BN3HK = self.query_key_value(tokens_BND).reshape(*tokens_BND.shape[:2], 3, self.heads, -1)
+        query_BHNK, key_BHNK, value_BHNK = joint_BN3HK.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed_BHNK = F.scaled_dot_product_attention(query_BHNK, key_BHNK, value_BHNK)
+        output: Tensor = self.output(mixed_BHNK.transpose(1, 2).flatten(2))
+        return output
+
+
+class ViTBlock(nn.Module):
+    """The parts of one pre-norm block. `network.AdaptedBlock` joins them, because adapters act between them."""
+
+    def __init__(self, *, width: int, heads: int, mlp_ratio: int, layer_norm_eps: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.attention = SelfAttention(width=width, heads=heads)
+        self.mlp_norm = nn.LayerNorm(width, eps=layer_norm_eps)
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=INIT_STD)
+                nn.init.zeros_(layer.bias)
+
+
+def build_embedding(config: ModelConfig) -> TokenEmbedding:
+    return TokenEmbedding(image_size=config.image_size, patch_size=config.patch_size, width=config.width)
+
+
+def build_block(config: ModelConfig) -> ViTBlock:
+    return ViTBlock(width=config.width, heads=config.heads, mlp_ratio=config.mlp_ratio,
+                    layer_norm_eps=config.layer_norm_eps)
