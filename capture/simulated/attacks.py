@@ -139,7 +139,11 @@ def shell(heads: Heads, identity: int, *, thickness_m: float = 0.004, smoothing:
         mean = np.stack([np.bincount(edges[:, 0], smooth[edges[:, 1], axis], len(v)) for axis in range(3)], 1) / count
         smooth += 0.5 * (mean - smooth)
     out = Mesh(vertices=smooth.astype(np.float32), triangles=triangles, texels=heads.texels[heads.part == 0])
-    vertices = (smooth + thickness_m * out.normals).astype(np.float32)
+    # Where smoothing pulled the surface in (a chin, a brow), push it out again: a shell never cuts its wearer.
+    normals = out.normals.astype(np.float64)
+    clearance = np.einsum("ij,ij->i", smooth - v, normals)
+    lift = np.maximum(thickness_m, 0.003 - clearance)
+    vertices = (smooth + lift[:, None] * normals).astype(np.float32)
     centre = v[triangles].mean(axis=1)
     azimuth = np.abs(heads.paint[triangles, 0].mean(axis=1) - 0.5)
     keep = (azimuth < 0.24) & (centre[:, 1] > -0.125) & (centre[:, 1] < 0.085) & (centre[:, 2] > -0.11)

@@ -40,7 +40,7 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
 
     def motion(aside_m: float = 0.0, *, held: bool = False, seed_of: int = 0) -> Motion:
         # A sheet or panel held in hands yaws and sways as a head does, and trembles faster and wider.
-        return Motion(centre_m=(aside_m, 0.0, distance), pivot_m=(0.0, 0.0, 0.0) if held else NECK_PIVOT_M,
+        return Motion(centre_m=(aside_m, -0.02, distance), pivot_m=(0.0, 0.0, 0.0) if held else NECK_PIVOT_M,
                       tremor_m=0.002 if held else 0.001, speed=speed, drift_m_per_s=drift_m_per_s,
                       seed=seed * 7 + seed_of)
 
@@ -50,8 +50,8 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
         label, bodies = "bona_fide", make_person(seed=seed, identity=identity, motion=motion())
     elif name == "two_people":
         label = "bona_fide"
-        bodies = (*make_person(seed=seed, identity=identity, motion=motion(-0.18)),
-                  *make_person(seed=seed + 1, identity=identity + 1, motion=motion(0.18, seed_of=1), person=1))
+        bodies = (*make_person(seed=seed, identity=identity, motion=motion(-0.17)),
+                  *make_person(seed=seed + 1, identity=identity + 1, motion=motion(0.17, seed_of=1), person=1))
     elif name == "nobody":
         label, bodies = None, ()
     elif name == "print":

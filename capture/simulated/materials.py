@@ -37,7 +37,7 @@ SKIN = Material(name="skin", gloss=0.05, gloss_infrared=0.04, shininess=18.0, so
 CLOTH = Material(name="cloth", softness=0.15)
 PAPER = Material(name="paper", gloss=0.01, gloss_infrared=0.01, shininess=6.0, softness=0.1)
 SCREEN = Material(name="screen", gloss=0.03, gloss_infrared=0.9, shininess=900.0, emission=0.9, hole_fraction=0.3)
-RESIN = Material(name="resin", gloss=0.12, gloss_infrared=0.18, shininess=45.0, softness=0.05)
+RESIN = Material(name="resin", gloss=0.05, gloss_infrared=0.10, shininess=30.0, softness=0.05)
 
 #: Diffuse reflectance at 850 nm.
 PAPER_INFRARED = 0.80

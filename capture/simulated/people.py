@@ -28,7 +28,7 @@ def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0) ->
     identity %= len(heads)
     rng = np.random.default_rng([seed, 11])
     meshes = {"neutral": heads.mesh(identity), "half_blink": heads.mesh(identity, "blink", 0.5)}
-    meshes |= {name: heads.mesh(identity, name) for name in EXPRESSIONS}
+    meshes |= {name: heads.mesh(identity, name, 0.5 if name == "jaw_open" else 1.0) for name in EXPRESSIONS}
     head = Body(name=f"head {identity}", segment=Segment.FACE, meshes=meshes,
                 texture=paint_head(heads, Complexion.random(rng), rng), material=SKIN, motion=motion,
                 expression=Blinking(seed), face_points=heads.face_points(identity), person=person)

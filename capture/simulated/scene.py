@@ -144,7 +144,7 @@ class Light:
     towards_key: tuple[float, float, float] = (-0.45, -0.62, -0.64)
     key: float = 0.62
     ambient: float = 0.38
-    room_infrared: float = 0.02
+    room_infrared: float = 0.06
 
 
 @dataclass(frozen=True, kw_only=True)

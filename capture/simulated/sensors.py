@@ -60,7 +60,7 @@ class SensorNoise:
     disparity_px: float = 0.08
     holes: bool = True
     grazing_cosine: float = 0.18
-    dark_code: float = 4.0
+    dark_code: float = 2.0
     full_well: float | None = 6000.0
     read_codes: float = 0.9
     blur_px: float = 0.6
@@ -89,8 +89,8 @@ class Sensors:
                                 from_world=rig.transform(StreamKind.DEPTH, StreamKind.COLOUR))
         self.depth_view = View(intrinsics=rig.intrinsics[StreamKind.DEPTH], from_world=Extrinsics.identity())
         self._wall_colour = encode_srgb(wall_radiance(self.colour_view, scene.wall, scene.light)[0])
-        # Automatic exposure, settled: skin (0.6) at the scene's nominal distance gives code 150.
-        self._infrared_gain = np.float32(250.0 * scene.nominal_distance_m ** 2)
+        # Automatic exposure, settled: skin (0.6) at the scene's nominal distance gives about code 150.
+        self._infrared_gain = np.float32(290.0 * scene.nominal_distance_m ** 2)
         self._wall_infrared = wall_radiance(self.depth_view, scene.wall, scene.light)[1] * self._infrared_gain
         pixels = self.colour_view.intrinsics.width * self.colour_view.intrinsics.height
         rng = np.random.default_rng([seed, 41])

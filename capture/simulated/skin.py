@@ -63,20 +63,21 @@ def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -
         + 0.8 * np.exp(-(side / 0.02) ** 2 - ((v - 0.57) / 0.04) ** 2)
     face *= 1 - 0.22 * flush[..., None] * np.array([0.15, 1.0, 0.9, 0.0])
 
-    lips = _step(cv2.GaussianBlur(cv2.resize(heads.lips, size), (0, 0), 6), 0.05, 0.22)[..., None]
-    face = face * (1 - lips) + lips * skin * np.array([0.78, 0.42, 0.45, 0.92]) * tone[..., None]
+    lips = 0.85 * _step(cv2.GaussianBlur(cv2.resize(heads.lips, size), (0, 0), 3.5), 0.12, 0.36)[..., None]
+    face = face * (1 - lips) + lips * skin * np.array([0.80, 0.50, 0.52, 0.92]) * tone[..., None]
     near_eye = np.exp(-((side - _EYE_U) / 0.036) ** 2 - ((v - _EYE_V) / 0.042) ** 2)[..., None]
     face *= 1 - near_eye * np.array([0.30, 0.36, 0.36, 0.10])  # thinner, darker skin around the eyes
 
     strands = 0.75 + 0.35 * _smooth_noise(rng, *size, 4)
     hair = np.array([*complexion.hair, HAIR_INFRARED])[None, None] * strands[..., None]
     bow = _EYE_V - 0.085 - 0.018 * np.cos((side - 0.066) / 0.045 * 1.2) + 0.010
-    brow = np.exp(-(((v - bow) / 0.0155) ** 2)) * _step(side, 0.016, 0.028) * (1 - _step(side, 0.095, 0.112))
+    brow = np.exp(-(((v - bow) / 0.019) ** 2)) * _step(side, 0.016, 0.028) * (1 - _step(side, 0.095, 0.112))
     brow = np.clip(brow * 1.15 * (0.7 + 0.3 * strands), 0, 0.93)[..., None]
     face = face * (1 - brow) + brow * hair
-    line = 0.115 + complexion.hairline + 0.02 * np.cos(side * 26) + 0.45 * _step(side, 0.175, 0.30) \
-        + 0.012 * _smooth_noise(rng, *size, 8)
-    scalp = _step(line - v + 0.0, 0.0, 0.02)[..., None]
+    # Over the forehead, down before the ear as a sideburn, and low behind the ear.
+    line = 0.155 + complexion.hairline + 0.02 * np.cos(side * 26) + 0.19 * _step(side, 0.13, 0.19) \
+        + 0.30 * _step(side, 0.27, 0.33) + 0.008 * _smooth_noise(rng, *size, 8)
+    scalp = _step(line - v, 0.0, 0.02)[..., None]
     face = face * (1 - scalp) + scalp * hair
 
     atlas = np.zeros((*ATLAS_SHAPE, 4), np.float32)
@@ -84,12 +85,13 @@ def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -
     x, y = np.meshgrid(*[(np.arange(TILE, dtype=np.float32) + 0.5) / TILE * 2 - 1] * 2)
     r = np.hypot(x, y)
     eye = np.empty((TILE, TILE, 4), np.float32)
-    eye[:] = np.array([0.62, 0.58, 0.55, 0.50])
-    iris = (1 - _step(r, 0.40, 0.45))[..., None]
+    eye[:] = np.array([0.50, 0.46, 0.44, 0.46])
+    iris = (1 - _step(r, 0.43, 0.48))[..., None]
     rays = (1 + 0.25 * np.sin(np.arctan2(y, x) * 24))[..., None]
     eye = eye * (1 - iris) + iris * np.array([*complexion.iris, 0.30]) * rays
-    pupil = (1 - _step(r, 0.15, 0.19))[..., None]
+    pupil = (1 - _step(r, 0.17, 0.21))[..., None]
     eye = eye * (1 - pupil) + pupil * np.array([0.008, 0.008, 0.008, 0.02])
+    eye *= (1 - 0.55 * _step(-y, 0.05, 0.40) - 0.25 * _step(np.abs(x), 0.5, 0.8))[..., None]  # the lids' shade
     atlas[SKIN_HEIGHT:, :TILE] = eye
     atlas[SKIN_HEIGHT:, TILE:2 * TILE] = eye
     atlas[SKIN_HEIGHT:, 2 * TILE:3 * TILE] = np.array([0.16, 0.05, 0.05, 0.30])
