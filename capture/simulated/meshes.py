@@ -1,0 +1,81 @@
+"""`Mesh`: triangles with smooth normals and texture coordinates, and the few meshes that are made by formula."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mesh:
+    """Triangles in a body's own frame (x to its left, y up, z out of its front), metres.
+
+    Attributes:
+        vertices: float32 (V, 3). triangles: int32 (T, 3), counter-clockwise seen from outside.
+        texels: float32 (T, 3, 2), the (column, row) in the body's texture of each corner.
+    """
+
+    vertices: Float32
+    triangles: NDArray[np.int32]
+    texels: Float32
+
+    @cached_property
+    def normals(self) -> Float32:
+        """Unit normals at the vertices, (V, 3): the area-weighted mean of the faces around."""
+        a, b, c = (self.vertices[self.triangles[:, i]] for i in range(3))
+        faces = np.cross(b - a, c - a).astype(np.float64)
+        total = np.stack([sum(np.bincount(self.triangles[:, corner], faces[:, axis], len(self.vertices))
+                              for corner in range(3)) for axis in range(3)], axis=1)
+        length = np.linalg.norm(total, axis=1, keepdims=True)
+        return (total / np.maximum(length, 1e-20)).astype(np.float32)
+
+    @cached_property
+    def shading_attributes(self) -> Float32:
+        """(T, 15): normal and texel at corner 0, then what barycentric u and v add; one gather a hit."""
+        corners = np.concatenate([self.normals[self.triangles], self.texels], axis=2)  # (T, 3, 5)
+        return np.ascontiguousarray(np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0],
+                                                    corners[:, 2] - corners[:, 0]], axis=1))
+
+    @cached_property
+    def bounds(self) -> Float32:
+        """The eight corners of the axis-aligned bounding box, (8, 3)."""
+        low, high = self.vertices.min(0), self.vertices.max(0)
+        return np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])],
+                        np.float32)
+
+    def points(self, triangle: NDArray[np.int32], u: Float32, v: Float32) -> NDArray[np.float64]:
+        """Points (N, 3) at barycentric (u, v) of the given triangles."""
+        a, b, c = (self.vertices[self.triangles[triangle, i]].astype(np.float64) for i in range(3))
+        return np.asarray(a + u[:, None] * (b - a) + v[:, None] * (c - a))
+
+
+def grid_mesh(points: NDArray[np.floating], texels: NDArray[np.floating]) -> Mesh:
+    """A surface from a (rows, columns, 3) grid of points and (rows, columns, 2) of texels.
+
+    Rows go down and columns to the body's left as seen from outside, which makes the normals point outward.
+    """
+    rows, columns = points.shape[:2]
+    index = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = (index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, :-1].ravel(), index[1:, 1:].ravel())
+    triangles = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)]).astype(np.int32)
+    flat = texels.reshape(-1, 2).astype(np.float32)
+    return Mesh(vertices=points.reshape(-1, 3).astype(np.float32), triangles=triangles, texels=flat[triangles])
+
+
+def torso_mesh() -> Mesh:
+    """Neck and shoulders below a head: ellipses stacked downward from the neck."""
+    # y, half width (x), half depth (z), z of the centre; the head's origin lies between its eyes
+    rings = np.array([[-0.115, 0.052, 0.055, -0.110], [-0.150, 0.062, 0.060, -0.115], [-0.170, 0.100, 0.070, -0.120],
+                      [-0.190, 0.150, 0.085, -0.125], [-0.215, 0.190, 0.095, -0.125], [-0.250, 0.210, 0.105, -0.125],
+                      [-0.300, 0.215, 0.115, -0.120], [-0.450, 0.210, 0.125, -0.115]])
+    turn = np.linspace(np.pi, -np.pi, 49)[None, :]  # around, so that columns run to the body's left at the front
+    y, wide, deep, z = (rings[:, i:i + 1] for i in range(4))
+    points = np.stack([-wide * np.sin(turn), np.broadcast_to(y, (len(rings), 49)), z + deep * np.cos(turn)], axis=2)
+    texels = np.stack([np.broadcast_to((turn / (2 * np.pi) + 0.5) * 60 + 1, points.shape[:2]),
+                       np.broadcast_to(np.linspace(1, 62, len(rings))[:, None], points.shape[:2])], axis=2)
+    return grid_mesh(points, texels)

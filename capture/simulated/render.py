@@ -1,0 +1,260 @@
+"""Views, visible surfaces and their radiance: the noise-free part of the simulated camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.rig import Extrinsics, Intrinsics
+from capture.simulated.meshes import Float32
+from capture.simulated.raycast import RayCaster
+from capture.simulated.scene import Body, Light, Pose, Scene, Segment, Wall, turn
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """One sensor's pinhole (with Brown-Conrady distortion where its intrinsics say so) and its place in the world."""
+
+    intrinsics: Intrinsics
+    from_world: Extrinsics
+
+    @cached_property
+    def origin(self) -> NDArray[np.float64]:
+        """The pinhole in the world, (3,)."""
+        return np.asarray(self.from_world.inverse().translation)
+
+    @cached_property
+    def directions(self) -> Float32:
+        """World directions (H, W, 3) of all pixels, scaled so that a multiple of one is a depth along the axis."""
+        i = self.intrinsics
+        column, row = np.meshgrid(np.arange(i.width, dtype=np.float64), np.arange(i.height, dtype=np.float64))
+        if i.is_distorted:
+            pixels = np.stack([column, row], axis=-1).reshape(-1, 1, 2)
+            criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-12)
+            plane = cv2.undistortPointsIter(pixels, i.matrix, np.array(i.coefficients), None, None, criteria)
+            x, y = plane[:, 0, 0].reshape(column.shape), plane[:, 0, 1].reshape(column.shape)
+        else:
+            x, y = (column - i.cx) / i.fx, (row - i.cy) / i.fy
+        local = np.stack([x, y, np.ones_like(x)], axis=-1)
+        return np.asarray(local @ self.from_world.matrix, np.float32)  # rows: R^T d
+
+    @cached_property
+    def ray_lengths(self) -> Float32:
+        """Length of each of `directions`, (H, W)."""
+        return np.asarray(np.linalg.norm(self.directions, axis=-1), np.float32)
+
+    def points(self, world: NDArray[np.floating]) -> NDArray[np.float64]:
+        """World points (N, 3) in this view's frame."""
+        return np.asarray(world @ self.from_world.matrix.T + self.from_world.translation)
+
+    def project(self, world: NDArray[np.floating]) -> NDArray[np.float64]:
+        """World points (N, 3) to pixels (N, 2); NaN behind the pinhole."""
+        p, i = self.points(world), self.intrinsics
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x, y = p[:, 0] / p[:, 2], p[:, 1] / p[:, 2]
+            if i.is_distorted:
+                k1, k2, p1, p2, k3 = i.coefficients
+                r2 = x * x + y * y
+                radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+                x, y = (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+                        y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y))
+            pixels = np.stack([x * i.fx + i.cx, y * i.fy + i.cy], axis=1)
+        pixels[~(p[:, 2] > 1e-6)] = np.nan
+        return pixels
+
+    def region(self, world: NDArray[np.floating]) -> tuple[slice, slice]:
+        """Rows and columns that enclose world points, clipped to the image; everything if one lies behind."""
+        i, pixels = self.intrinsics, self.project(world)
+        if not np.isfinite(pixels).all():
+            return slice(0, i.height), slice(0, i.width)
+        low, high = np.floor(pixels.min(0)).astype(int) - 1, np.ceil(pixels.max(0)).astype(int) + 2
+        columns = slice(*np.clip([low[0], high[0]], 0, i.width).tolist())
+        return slice(*np.clip([low[1], high[1]], 0, i.height).tolist()), columns
+
+
+class BodyState(NamedTuple):
+    """Where a body is at one instant, and which of its meshes it wears."""
+
+    pose: Pose
+    expression: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """The pixels of one view in which one body is in front: flat indices, depth and place on its mesh."""
+
+    body: int
+    state: BodyState
+    pixel: NDArray[np.intp]
+    depth_m: Float32
+    triangle: NDArray[np.int32]
+    u: Float32
+    v: Float32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Visible:
+    """What one view sees at one instant: `depth_m` (H, W) along its axis, and a layer per body."""
+
+    depth_m: Float32
+    layers: tuple[Layer, ...]
+
+
+class Shaded(NamedTuple):
+    """Radiance of the pixels of one layer: `colour` (N, 3), `infrared` (N,) (either None when not asked), and the
+    cosine `facing` between normal and line of sight (N,)."""
+
+    colour: Float32 | None
+    infrared: Float32 | None
+    facing: Float32
+
+
+@dataclass(eq=False)
+class Stage:
+    """A scene with its ray casters: answers what a view sees, and with what radiance."""
+
+    scene: Scene
+    _casters: dict[tuple[int, str], RayCaster] = field(default_factory=dict)
+
+    def states(self, time_s: float) -> list[BodyState]:
+        return [BodyState(body.motion.pose(time_s), body.mesh_at(time_s)) for body in self.scene.bodies]
+
+    def caster(self, body: int, expression: str) -> RayCaster:
+        key = body, expression
+        if key not in self._casters:
+            self._casters[key] = RayCaster(self.scene.bodies[body].meshes[expression])
+        return self._casters[key]
+
+    def visible(self, view: View, states: list[BodyState]) -> Visible:
+        """Cast the rays of `view` that may meet a body; the wall fills the rest."""
+        depth = wall_depth(view, self.scene.wall).copy()
+        flat, width = depth.reshape(-1), view.intrinsics.width
+        owner = np.full(flat.shape, -1, np.int8)
+        found = []
+        for number, state in enumerate(states):
+            caster, pose = self.caster(number, state.expression), state.pose
+            rows, columns = view.region(pose.to_world(caster.mesh.bounds))
+            window = view.directions[rows, columns]
+            if window.size == 0:
+                continue
+            hits = caster.cast(pose.rotation.T @ (view.origin - pose.translation),
+                               window.reshape(-1, 3) @ pose.rotation.astype(np.float32))
+            row, column = np.divmod(hits.ray, window.shape[1])
+            pixel = (row + rows.start) * width + (column + columns.start)
+            nearer = hits.distance < flat[pixel]
+            flat[pixel[nearer]] = hits.distance[nearer]
+            owner[pixel[nearer]] = number
+            found.append((number, state, pixel, hits))
+        layers = []
+        for number, state, pixel, hits in found:
+            own = owner[pixel] == number
+            layers.append(Layer(body=number, state=state, pixel=pixel[own], depth_m=hits.distance[own],
+                                triangle=hits.triangle[own], u=hits.u[own], v=hits.v[own]))
+        return Visible(depth_m=depth, layers=tuple(layers))
+
+    def shade(self, view: View, layer: Layer, *, colour: bool, infrared: bool) -> Shaded:
+        """Diffuse light with soft terminator, one specular lobe, and the illuminator's 1/r² in infrared."""
+        body, rotation = self.scene.bodies[layer.body], layer.state.pose.rotation
+        material, light = body.material, self.scene.light
+        table = self.caster(layer.body, layer.state.expression).mesh.shading_attributes
+        rows = table[layer.triangle]
+        values = rows[:, :5] + layer.u[:, None] * rows[:, 5:10] + layer.v[:, None] * rows[:, 10:]
+        normal = values[:, :3]
+        normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
+        texture = _sample(body.texture, values[:, 3:])
+        length = view.ray_lengths.reshape(-1)[layer.pixel]
+        towards_eye = view.directions.reshape(-1, 3)[layer.pixel] @ (-rotation).astype(np.float32)
+        towards_eye /= length[:, None]
+        facing = np.einsum("ij,ij->i", normal, towards_eye)
+        radiance = infrared_radiance = None
+        soft = np.float32(material.softness)
+        if colour and material.emission:
+            radiance = texture[:, :3] * np.float32(material.emission * 1.0)
+            radiance += _lobe(normal, towards_eye, facing, light, rotation, material.shininess)[:, None] \
+                * np.float32(material.gloss * light.key)
+        elif colour:
+            towards_key = (np.array(light.towards_key) / np.linalg.norm(light.towards_key)) @ rotation
+            up = rotation.T @ np.array([0.0, -1.0, 0.0])
+            diffuse = np.maximum((normal @ towards_key.astype(np.float32) + soft) / (1 + soft), 0) * light.key
+            diffuse += light.ambient * (0.75 + 0.25 * (normal @ up.astype(np.float32)))
+            radiance = texture[:, :3] * diffuse[:, None].astype(np.float32)
+            if material.gloss:
+                radiance += _lobe(normal, towards_eye, facing, light, rotation, material.shininess)[:, None] \
+                    * np.float32(material.gloss * light.key)
+        if infrared:
+            lit = np.maximum((facing + soft * 0.5) / (1 + soft * 0.5), 0)
+            fall_off = 1 / np.square(layer.depth_m * length)
+            infrared_radiance = texture[:, 3] * (lit * fall_off + np.float32(light.room_infrared))
+            if material.gloss_infrared:
+                # Illuminator and sensor are side by side: the half vector is the line of sight.
+                infrared_radiance += np.maximum(facing, 0) ** (2 * material.shininess) * fall_off \
+                    * np.float32(material.gloss_infrared)
+        return Shaded(radiance, infrared_radiance, facing)
+
+
+def _sample(texture: Float32, texels: Float32) -> Float32:
+    """Bilinear look-up of (N, 2) texels. OpenCV remaps at most 32,767 rows, so the list is folded into a rectangle."""
+    count, folded = len(texels), 512
+    padded = np.zeros((-(-count // folded) * folded, 2), np.float32)
+    padded[:count] = texels
+    out = cv2.remap(texture, padded.reshape(-1, folded, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(out.reshape(-1, texture.shape[2])[:count], np.float32)
+
+
+def _lobe(normal: Float32, towards_eye: Float32, facing: Float32, light: Light, rotation: NDArray[np.float64],
+          shininess: float) -> Float32:
+    """Blinn's lobe of the key light, normalised to grow sharper, not brighter in sum, with its exponent."""
+    towards_key = ((np.array(light.towards_key) / np.linalg.norm(light.towards_key)) @ rotation).astype(np.float32)
+    half = towards_eye + towards_key
+    half /= np.maximum(np.sqrt(np.einsum("ij,ij->i", half, half)), 1e-9)[:, None]
+    strength = np.maximum(np.einsum("ij,ij->i", normal, half), 0) ** np.float32(shininess)
+    return np.asarray(strength * (shininess + 2) / 8 * (facing > 0), np.float32)
+
+
+@lru_cache(maxsize=16)
+def wall_depth(view: View, wall: Wall) -> Float32:
+    """Depth (H, W) of the wall along the view's axis."""
+    normal = turn(wall.yaw_rad, 0, 0) @ np.array([0.0, 0.0, -1.0])
+    offset = normal @ np.array([0.0, 0.0, wall.distance_m])
+    depth = (offset - normal @ view.origin) / (view.directions.astype(np.float64) @ normal)
+    return np.asarray(depth, np.float32)
+
+
+@lru_cache(maxsize=16)
+def wall_radiance(view: View, wall: Wall, light: Light) -> tuple[Float32, Float32]:
+    """Colour (H, W, 3) and infrared (H, W) radiance of the wall: plaster, a darker door and a picture."""
+    depth = wall_depth(view, wall)
+    points = view.origin + depth[..., None] * view.directions.astype(np.float64)
+    rng = np.random.default_rng(wall.seed)
+    noise = cv2.GaussianBlur(rng.standard_normal((256, 256)).astype(np.float32), (0, 0), 2.5)
+    noise = noise / noise.std()
+    x, y = points[..., 0].astype(np.float32), points[..., 1].astype(np.float32)
+    plaster = cv2.remap(noise, (x * 40 + 128) % 255, (y * 40 + 128) % 255, cv2.INTER_LINEAR)
+    tint = np.array([0.52, 0.50, 0.46]) * rng.uniform(0.7, 1.15, 3) * rng.uniform(0.6, 1.1)
+    albedo = np.empty((*depth.shape, 4), np.float32)
+    albedo[:] = [*tint, rng.uniform(0.35, 0.65)]
+    scale = wall.distance_m / 2
+    door = (x > rng.uniform(0.5, 0.9) * scale) & (x < 1.5 * scale)
+    albedo[door] *= np.float32(0.6) * np.array([1.0, 0.8, 0.6, 0.9], np.float32)
+    left, top = rng.uniform(-1.1, -0.7) * scale, rng.uniform(-0.75, -0.5) * scale
+    picture = (x > left) & (x < left + 0.4) & (y > top) & (y < top + 0.3)
+    albedo[picture] *= np.array([0.35, 0.5, 0.7, 0.8], np.float32)
+    albedo *= 1 + 0.04 * plaster[..., None]
+    lit = light.ambient * 0.8 + 0.35 * light.key * (1 - 0.12 * y / scale)
+    distance_squared = np.square(np.linalg.norm(points - view.origin, axis=-1))
+    facing = np.abs(view.directions @ (turn(wall.yaw_rad, 0, 0) @ np.array([0, 0, 1.0])).astype(np.float32))
+    infrared = albedo[..., 3] * (facing / view.ray_lengths / distance_squared + light.room_infrared)
+    return np.asarray(albedo[..., :3] * lit[..., None], np.float32), np.asarray(infrared, np.float32)
+
+
+def segments(visible: Visible, bodies: tuple[Body, ...]) -> NDArray[np.uint8]:
+    """`Segment` of every pixel, (H, W)."""
+    out = np.full(visible.depth_m.size, Segment.BACKGROUND, np.uint8)
+    for layer in visible.layers:
+        out[layer.pixel] = bodies[layer.body].segment
+    return out.reshape(visible.depth_m.shape)

@@ -1,0 +1,98 @@
+"""Paints a head: skin, lips, brows, hair and eyes as reflectance in four bands (red, green, blue, 850 nm)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from capture.simulated.heads import ATLAS_SHAPE, SKIN_HEIGHT, SKIN_WIDTH, TILE, Heads
+from capture.simulated.materials import HAIR_INFRARED
+from capture.simulated.meshes import Float32
+
+#: Linear reflectance of the lightest and the darkest skin painted: red, green, blue, 850 nm. At 850 nm melanin hardly
+#: absorbs, so the two lie close together.
+_LIGHT = np.array([0.66, 0.42, 0.32, 0.62])
+_DARK = np.array([0.13, 0.070, 0.045, 0.50])
+_EYE_U, _EYE_V = 0.0556, 0.386  # of the template's eyes, from the middle of the face and from the top
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complexion:
+    """Colours of one person. `melanin` in [0, 1]; `hair` and `iris` linear red, green, blue."""
+
+    melanin: float
+    hair: tuple[float, float, float]
+    iris: tuple[float, float, float]
+    hairline: float = 0.0  # raises the hairline, in texture heights
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> Complexion:
+        melanin = float(rng.uniform(0.0, 0.95))
+        hair = np.array([[0.016, 0.011, 0.009], [0.05, 0.028, 0.016], [0.20, 0.13, 0.07], [0.30, 0.29, 0.28]])
+        iris = np.array([[0.05, 0.025, 0.012], [0.10, 0.06, 0.03], [0.10, 0.16, 0.22], [0.10, 0.14, 0.09]])
+        light = melanin < 0.4
+        return cls(melanin=melanin, hair=tuple(hair[rng.integers(4 if light else 2)]),
+                   iris=tuple(iris[rng.integers(4 if light else 2)]), hairline=float(rng.uniform(-0.02, 0.03)))
+
+
+def _smooth_noise(rng: np.random.Generator, width: int, height: int, cell: int) -> Float32:
+    """Noise with features of about `cell` texels, zero mean, unit spread."""
+    small = rng.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _step(x: Float32, low: float, high: float) -> Float32:
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -> Float32:
+    """The atlas of one head: float32 (*ATLAS_SHAPE, 4), reflectance in [0, 1] of red, green, blue and 850 nm."""
+    skin = np.exp(np.log(_LIGHT) * (1 - complexion.melanin) + np.log(_DARK) * complexion.melanin)
+    size = (SKIN_WIDTH, SKIN_HEIGHT)
+    u, v = np.meshgrid((np.arange(size[0], dtype=np.float32) + 0.5) / size[0] - 0.5,
+                       (np.arange(size[1], dtype=np.float32) + 0.5) / size[1])
+    side = np.abs(u)
+    tone = 1 + 0.03 * _smooth_noise(rng, *size, 96) + 0.025 * _smooth_noise(rng, *size, 12) \
+        + 0.02 * _smooth_noise(rng, *size, 3)
+    face = skin[None, None] * tone[..., None]
+    # Blood under the cheeks, the nose and the ears takes green and blue away.
+    flush = np.exp(-((side - 0.085) / 0.04) ** 2 - ((v - 0.56) / 0.07) ** 2) \
+        + 0.8 * np.exp(-(side / 0.02) ** 2 - ((v - 0.57) / 0.04) ** 2)
+    face *= 1 - 0.22 * flush[..., None] * np.array([0.15, 1.0, 0.9, 0.0])
+
+    lips = 0.85 * _step(cv2.GaussianBlur(cv2.resize(heads.lips, size), (0, 0), 3.5), 0.12, 0.36)[..., None]
+    face = face * (1 - lips) + lips * skin * np.array([0.80, 0.50, 0.52, 0.92]) * tone[..., None]
+    near_eye = np.exp(-((side - _EYE_U) / 0.036) ** 2 - ((v - _EYE_V) / 0.042) ** 2)[..., None]
+    face *= 1 - near_eye * np.array([0.30, 0.36, 0.36, 0.10])  # thinner, darker skin around the eyes
+
+    strands = 0.75 + 0.35 * _smooth_noise(rng, *size, 4)
+    hair = np.array([*complexion.hair, HAIR_INFRARED])[None, None] * strands[..., None]
+    bow = _EYE_V - 0.085 - 0.018 * np.cos((side - 0.066) / 0.045 * 1.2) + 0.010
+    brow = np.exp(-(((v - bow) / 0.019) ** 2)) * _step(side, 0.016, 0.028) * (1 - _step(side, 0.095, 0.112))
+    brow = np.clip(brow * 1.15 * (0.7 + 0.3 * strands), 0, 0.93)[..., None]
+    face = face * (1 - brow) + brow * hair
+    # Over the forehead, down before the ear as a sideburn, and low behind the ear.
+    line = 0.155 + complexion.hairline + 0.02 * np.cos(side * 26) + 0.19 * _step(side, 0.13, 0.19) \
+        + 0.30 * _step(side, 0.27, 0.33) + 0.008 * _smooth_noise(rng, *size, 8)
+    scalp = _step(line - v, 0.0, 0.02)[..., None]
+    face = face * (1 - scalp) + scalp * hair
+
+    atlas = np.zeros((*ATLAS_SHAPE, 4), np.float32)
+    atlas[:SKIN_HEIGHT] = face
+    x, y = np.meshgrid(*[(np.arange(TILE, dtype=np.float32) + 0.5) / TILE * 2 - 1] * 2)
+    r = np.hypot(x, y)
+    eye = np.empty((TILE, TILE, 4), np.float32)
+    eye[:] = np.array([0.50, 0.46, 0.44, 0.46])
+    iris = (1 - _step(r, 0.43, 0.48))[..., None]
+    rays = (1 + 0.25 * np.sin(np.arctan2(y, x) * 24))[..., None]
+    eye = eye * (1 - iris) + iris * np.array([*complexion.iris, 0.30]) * rays
+    pupil = (1 - _step(r, 0.17, 0.21))[..., None]
+    eye = eye * (1 - pupil) + pupil * np.array([0.008, 0.008, 0.008, 0.02])
+    eye *= (1 - 0.55 * _step(-y, 0.05, 0.40) - 0.25 * _step(np.abs(x), 0.5, 0.8))[..., None]  # the lids' shade
+    atlas[SKIN_HEIGHT:, :TILE] = eye
+    atlas[SKIN_HEIGHT:, TILE:2 * TILE] = eye
+    atlas[SKIN_HEIGHT:, 2 * TILE:3 * TILE] = np.array([0.16, 0.05, 0.05, 0.30])
+    return np.clip(atlas, 0, 1).astype(np.float32)
