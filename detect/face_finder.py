@@ -22,6 +22,7 @@ class FaceFinding:
         faces: all tracked faces of the frame. subject: the one that counts, None when there is none or more than one.
         conditions: `no_face` or `multiple_faces`, and `too_dark` when the colour image was too dark to search.
         image_used: `colour` or `infrared`: where the boxes are measured.
+        image_size: (width, height) of that image in pixels.
         brightness: mean grey level of the colour image, 0..255.
     """
 
@@ -29,6 +30,7 @@ class FaceFinding:
     subject: TrackedFace | None
     conditions: tuple[str, ...]
     image_used: str
+    image_size: tuple[int, int]
     brightness: float
 
 
@@ -62,16 +64,19 @@ class FaceFinder:
         self._in_the_dark = brightness < limit
         use_infrared = self._in_the_dark and infrared is not None
         if use_infrared and infrared is not None:
-            boxes = [replace(box, image="infrared") for box in self._detector.detect(infrared_picture(infrared))]
+            searched: NDArray[np.uint8] = infrared_picture(infrared)
+            boxes = [replace(box, image="infrared") for box in self._detector.detect(searched)]
         else:
-            boxes = self._detector.detect(colour)
+            searched = colour
+            boxes = self._detector.detect(searched)
         faces = tuple(self._tracker.step(boxes, stamp_ns))
         subject, condition = select_subject(faces)
         conditions = [condition] if condition else []
         if self._in_the_dark:
             conditions.append("too_dark")
         return FaceFinding(faces=faces, subject=subject, conditions=tuple(conditions),
-                           image_used="infrared" if use_infrared else "colour", brightness=brightness)
+                           image_used="infrared" if use_infrared else "colour",
+                           image_size=(searched.shape[1], searched.shape[0]), brightness=brightness)
 
 
 def mean_grey(colour: NDArray[np.uint8]) -> float:
