@@ -115,3 +115,14 @@ def to_pixels(x: F32, y: F32, intrinsics: Intrinsics, *, left: float = 0.0, top:
     x, y = distorted(x, y, intrinsics)
     return (x * np.float32(intrinsics.fx) + np.float32(intrinsics.cx - left),
             y * np.float32(intrinsics.fy) + np.float32(intrinsics.cy - top))
+
+
+def rays_of_points(turned: tuple[F32, F32, F32], move: Extrinsics, z_m: F32) -> Rays:
+    """Rays, in the target's frame, of points at z `z_m` of the source, whose source rays R has `turned` already.
+
+    The point is `turned * z + t`; divided by z, so that one reciprocal serves three coordinates.
+    """
+    x, y, z = (np.float32(t) for t in move.translation_m)
+    inverse = np.float32(1) / z_m
+    forward = np.float32(1) / (turned[2] + z * inverse)
+    return Rays((turned[0] + x * inverse) * forward, (turned[1] + y * inverse) * forward)
