@@ -1,0 +1,137 @@
+"""The surface that depth measured, as another sensor sees it: z-buffer, occlusion, and bridges over small holes.
+
+Everywhere here z is float32 metres and 0 means "nothing known".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from align.planar_projection import F32
+
+Mask = NDArray[np.bool_]
+
+#: Two depths on one line of sight that differ by less show one surface. A cell of the z-buffer on a cheek that slopes
+#: by 75 degrees spans 7 mm at 0.5 m, and stereo noise is about 4 mm at 1 m; a background is 10 cm behind or more.
+SAME_SURFACE_M = 0.02
+#: ... plus this much for each square metre of distance squared: stereo noise grows with z squared.
+SAME_SURFACE_PER_M2 = 0.01
+#: A hole is bridged only where the known depths around it lie within twice that: one surface, not a contour.
+BRIDGE_RANGE = 2.0
+#: Half-widths in cells of the neighbourhoods that bridge a hole, tried in this order: gaps of a sloping surface, missing
+#: measurements, glasses.
+BRIDGE_RADII = (1, 3, 9)
+MINIMUM_SHARE = 0.2  # of the neighbourhood must be known
+#: Side in cells of the neighbourhood in which a far cell amid near ones is judged, and how much must be near.
+LEAK_SIDE, LEAK_SHARE = 11, 0.5
+_FAR_M = np.float32(1e3)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ZBuffer:
+    """Smallest z per cell, over a rectangle of a sensor's image.
+
+    `z_m`: float32 rows x columns. `left`, `top`: image coordinates of the first cell's first corner;
+    `cell_px`: side of a cell in image pixels.
+    """
+
+    z_m: F32
+    left: float
+    top: float
+    cell_px: float
+
+    def on_grid(self, columns: F32, rows: F32) -> F32:
+        """z of the cells under a grid of pixel positions (one array a side)."""
+        across = _cells(columns, self.left, self.cell_px, self.z_m.shape[1])
+        down = _cells(rows, self.top, self.cell_px, self.z_m.shape[0])
+        picked: F32 = self.z_m[down].take(across, axis=1)
+        return picked
+
+    def shows(self, x: F32, y: F32, z_m: F32) -> Mask:
+        """Which points, at pixels (x, y) and z of this sensor, are not behind something nearer.
+
+        A point within one cell of a nearer surface's silhouette counts as hidden: near a contour the cell cannot tell.
+        """
+        nearest = cv2.erode(np.where(self.z_m == 0, _FAR_M, self.z_m), np.ones((3, 3), np.uint8))
+        scale = 1.0 / self.cell_px
+        cells = cv2.remap(nearest, (x - np.float32(self.left + self.cell_px / 2)) * np.float32(scale),
+                          (y - np.float32(self.top + self.cell_px / 2)) * np.float32(scale), cv2.INTER_NEAREST,
+                          borderMode=cv2.BORDER_REPLICATE)
+        visible: Mask = z_m - cells < tolerance_m(z_m)
+        return visible
+
+
+def _cells(pixels: F32, origin: float, cell_px: float, count: int) -> NDArray[np.intp]:
+    cells: NDArray[np.intp] = np.clip((pixels - origin) / cell_px, 0, count - 1).astype(np.intp)
+    return cells
+
+
+def splat(x: F32, y: F32, z_m: F32, *, left: float, top: float, width: float, height: float,
+          cell_px: float) -> ZBuffer:
+    """z-buffer of points at the pixels (x, y): per cell the nearest point wins (forward warping).
+
+    Args:
+        x, y, z_m: same shape, any; z in the target's frame, 0 where nothing was measured.
+        left, top, width, height: the rectangle in target pixels. cell_px: at least the spacing of the points, so that
+            a surface leaves no gaps.
+    """
+    columns, rows = max(int(np.ceil(width / cell_px)), 1), max(int(np.ceil(height / cell_px)), 1)
+    scale = np.float32(1 / cell_px)
+    # One ring of cells around the rectangle takes what lies outside: cheaper than selecting what lies inside.
+    across = np.clip((x - np.float32(left)) * scale + np.float32(1), 0, columns + 1).astype(np.int32)
+    down = np.clip((y - np.float32(top)) * scale + np.float32(1), 0, rows + 1).astype(np.int32)
+    down *= columns + 2
+    down += across
+    buffer = np.full((rows + 2) * (columns + 2), _FAR_M)
+    np.minimum.at(buffer, down.ravel(), np.where(z_m > 0, z_m, _FAR_M).ravel())
+    buffer[buffer == _FAR_M] = 0
+    inner = buffer.reshape(rows + 2, columns + 2)[1:-1, 1:-1]
+    return ZBuffer(z_m=np.ascontiguousarray(inner), left=left, top=top, cell_px=cell_px)
+
+
+def without_leaks(z_m: F32) -> F32:
+    """Empty the cells in which a far surface shows through a near one, or may.
+
+    Two sensors look past each other: where the face has a hole in depth, background that only the depth sensor sees
+    behind the head's edge lands in the hole. Such a far cell has near ones for most of its neighbourhood. A far cell
+    that touches a near one lies on a contour, where the cell cannot tell which of both the pixel shows.
+    """
+    filled = np.where(z_m == 0, _FAR_M, z_m)
+    touching = cv2.erode(filled, np.ones((3, 3), np.uint8))
+    doubtful = filled - touching > tolerance_m(touching)
+    around = cv2.erode(filled, np.ones((LEAK_SIDE, LEAK_SIDE), np.uint8))
+    near = filled - around < 5 * SAME_SURFACE_M
+    if doubtful.any():
+        share = cv2.boxFilter(near.astype(np.float32), -1, (LEAK_SIDE, LEAK_SIDE), borderType=cv2.BORDER_REPLICATE)
+        doubtful |= ~near & (share >= LEAK_SHARE)
+    return np.where(doubtful, np.float32(0), z_m).astype(np.float32, copy=False)
+
+
+def bridged(z_m: F32) -> F32:
+    """Empty cells whose surroundings are one surface get the mean z around them; the rest stays 0.
+
+    Only to know *where to look* in the other planes: a bridged z never enters a depth plane.
+    """
+    for radius in BRIDGE_RADII:
+        empty = z_m == 0
+        if not empty.any():
+            return z_m
+        side = 2 * radius + 1
+        kernel = np.ones((side, side), np.uint8)
+        share = cv2.boxFilter((~empty).astype(np.float32), -1, (side, side), borderType=cv2.BORDER_CONSTANT)
+        mean = cv2.boxFilter(z_m, -1, (side, side), borderType=cv2.BORDER_CONSTANT) / np.maximum(share, 1e-6)
+        nearest = cv2.erode(np.where(empty, _FAR_M, z_m), kernel)
+        farthest = cv2.dilate(z_m, kernel)
+        fillable = empty & (share >= MINIMUM_SHARE) & (farthest - nearest < BRIDGE_RANGE * tolerance_m(mean))
+        z_m = np.where(fillable, mean, z_m).astype(np.float32, copy=False)
+    return z_m
+
+
+def tolerance_m(z_m: F32) -> F32:
+    """How far two depths of one surface may be apart at this distance, metres."""
+    allowed: F32 = np.minimum(z_m * z_m, 16) * np.float32(SAME_SURFACE_PER_M2) + np.float32(SAME_SURFACE_M)
+    return allowed

@@ -1,0 +1,229 @@
+"""`Registration`: colour, depth and infrared of one face on one square grid of one sensor's view.
+
+Only the face region is touched, and each plane is resampled once, straight onto the crop's grid: colour and infrared
+bilinearly, depth by nearest neighbour (a blend of a nose and a wall is a depth that nothing has).
+
+Into the *colour* view: depth points are splatted into a z-buffer of colour pixels (nearest wins: occlusion); its z
+gives each crop pixel a first position in the depth image; the depth found there gives the exact z and position, and
+must agree with the z-buffer, else the depth sensor looks past the surface that colour sees and the pixel is invalid.
+In the *depth* view depth is at home and colour is sampled where each depth pixel projects to, unless the z-buffer says
+that something nearer covers it there.
+
+Where depth has a small hole, its surroundings say where to look in the other planes (`depth_surface.bridged`); the
+depth plane itself stays empty there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from align.depth_surface import Mask, bridged, tolerance_m, without_leaks
+from align.face_crop import CROP_DEPTH_UNIT_M
+from align.planar_projection import F32, PixelGrid, Rays, rays_of_points, rotated, to_pixels
+from align.rig_geometry import (
+    FACE_RELIEF_M,
+    FARTHEST_FACE_M,
+    NEAREST_FACE_M,
+    DepthRegion,
+    RegistrationError,
+    RigGeometry,
+    inside,
+)
+from capture.frames import FrameSet, Pixels, StreamKind
+from capture.rig import Extrinsics
+
+Positions = tuple[F32, F32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RegisteredPlanes:
+    """One face region on one grid. Shapes, dtypes and masks as in `FaceCrop`.
+
+    `positions`: per stream the pixel (x, y) of that stream's image at which each grid point was looked up, float32 SxS
+    each, before rounding; meaningless where the stream's mask is False. For diagnosis and the accuracy benchmark.
+    """
+
+    colour: NDArray[np.uint8]
+    colour_valid: Mask
+    depth: NDArray[np.uint16] | None = None
+    depth_valid: Mask | None = None
+    infrared: Pixels | None = None
+    infrared_valid: Mask | None = None
+    positions: dict[StreamKind, Positions] = field(default_factory=dict)
+
+
+class Registration:
+    """Registers face regions of one camera's frame sets. Keeps nothing between frames."""
+
+    def __init__(self, geometry: RigGeometry) -> None:
+        self.geometry = geometry
+
+    def register(self, frame_set: FrameSet, grid: PixelGrid, view: StreamKind,
+                 distance_m: float | None = None) -> RegisteredPlanes:
+        """All planes of `frame_set` on `grid`, a square of pixels of `view` (colour or depth).
+
+        `distance_m`: of the face, where known: narrows the part of the depth image that is looked at. Without depth
+        nothing can be moved between views: the colour view then has colour alone (infrared is left out, as if absent).
+
+        Raises:
+            RegistrationError: frames that are not the rig's, the depth view without depth, or another view.
+        """
+        self.geometry.check(frame_set)
+        nearest_m = max(distance_m - FACE_RELIEF_M, NEAREST_FACE_M) if distance_m else NEAREST_FACE_M
+        if view is StreamKind.COLOUR:
+            return self._in_colour_view(frame_set, grid, nearest_m)
+        if view is StreamKind.DEPTH and frame_set.depth is not None:
+            return self._in_depth_view(frame_set, grid, nearest_m)
+        raise RegistrationError(f"set {frame_set.sequence} of {frame_set.source}: cannot register into the {view} view "
+                                f"with the planes {', '.join(f.kind for f in frame_set.frames())}")
+
+    def _in_colour_view(self, frame_set: FrameSet, grid: PixelGrid, nearest_m: float) -> RegisteredPlanes:
+        geometry = self.geometry
+        colour = cut(frame_set.colour.pixels, grid).astype(np.uint8, copy=False)
+        intrinsics = geometry.intrinsics(StreamKind.COLOUR)
+        columns, rows = grid.columns(), grid.rows()
+        colour_valid = inside(columns, intrinsics.width)[None, :] & inside(rows, intrinsics.height)[:, None]
+        if frame_set.depth is None:
+            return RegisteredPlanes(colour=colour, colour_valid=colour_valid)
+
+        square = (grid.left - 0.5, grid.top - 0.5, float(grid.side), float(grid.side))
+        region = geometry.region_under_colour(frame_set, square, nearest_m)
+        buffer = geometry.depth_in_colour.z_buffer(region, *square)
+        buffer.z_m[:] = bridged(without_leaks(buffer.z_m))
+        expected = buffer.on_grid(columns, rows)
+        known = expected > 0
+        expected[~known] = FARTHEST_FACE_M
+
+        to_depth, to_colour = geometry.colour_to_depth, geometry.depth_to_colour
+        turned = rotated(geometry.rays[StreamKind.COLOUR].at(columns, rows), to_depth)
+        depth_intrinsics = geometry.intrinsics(StreamKind.DEPTH)
+        rays = rays_of_points(turned, to_depth, expected)
+        x, y = to_pixels(rays.x, rays.y, depth_intrinsics, left=region.left, top=region.top)
+        sampled = cv2.remap(region.z_m, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        z = sampled * _forward(to_colour, rays) + np.float32(to_colour.translation_m[2])
+        measured = sampled > 0
+        agrees = np.abs(z - expected) < tolerance_m(expected)
+        depth_valid = known & measured & agrees & colour_valid
+        z = np.where(depth_valid, z, expected)
+        rays = rays_of_points(turned, to_depth, z)
+        positions = {StreamKind.DEPTH: to_pixels(rays.x, rays.y, depth_intrinsics)}
+
+        depth, depth_valid = _as_crop_depth(z, depth_valid)
+        if frame_set.infrared is None:
+            return RegisteredPlanes(colour=colour, colour_valid=colour_valid, depth=depth, depth_valid=depth_valid,
+                                    positions=positions)
+        # In a hole the bridged z is good enough to look; a depth that contradicts the z-buffer is another surface.
+        usable = known & colour_valid & (agrees | ~measured)
+        if geometry.infrared_shares_depth_geometry:
+            infrared, infrared_valid = self._sampled_infrared(frame_set, positions[StreamKind.DEPTH], usable)
+            positions[StreamKind.INFRARED] = positions[StreamKind.DEPTH]
+        else:
+            depth_z = (z - np.float32(to_colour.translation_m[2])) / _forward(to_colour, rays)
+            positions[StreamKind.INFRARED], usable = self._seen_by_infrared(rays, depth_z, usable, region)
+            infrared, infrared_valid = self._sampled_infrared(frame_set, positions[StreamKind.INFRARED], usable)
+        return RegisteredPlanes(colour=colour, colour_valid=colour_valid, depth=depth, depth_valid=depth_valid,
+                                infrared=infrared, infrared_valid=infrared_valid, positions=positions)
+
+    def _in_depth_view(self, frame_set: FrameSet, grid: PixelGrid, nearest_m: float) -> RegisteredPlanes:
+        geometry = self.geometry
+        depth_intrinsics = geometry.intrinsics(StreamKind.DEPTH)
+        colour_intrinsics = geometry.intrinsics(StreamKind.COLOUR)
+        columns, rows = grid.columns(), grid.rows()
+        in_image = inside(columns, depth_intrinsics.width)[None, :] & inside(rows, depth_intrinsics.height)[:, None]
+        region = geometry.region_with_occluders(frame_set, grid, nearest_m)
+        own = geometry.region(frame_set, grid.left, grid.top, grid.side, grid.side)
+        across = np.clip(np.rint(columns).astype(np.intp) - own.left, 0, own.z_m.shape[1] - 1)
+        down = np.clip(np.rint(rows).astype(np.intp) - own.top, 0, own.z_m.shape[0] - 1)
+        own_z = own.z_m[down].take(across, axis=1)
+        depth, depth_valid = _as_crop_depth(own_z, (own_z > 0) & in_image)
+
+        z = bridged(own.z_m)[down].take(across, axis=1)
+        usable = (z > 0) & in_image
+        z[~usable] = FARTHEST_FACE_M
+        rays = geometry.rays[StreamKind.DEPTH].at(columns, rows)
+        to_colour = geometry.depth_to_colour
+        turned = rotated(rays, to_colour)
+        seen = rays_of_points(turned, to_colour, z)
+        x, y = to_pixels(seen.x, seen.y, colour_intrinsics)
+        colour_z = turned[2] * z + np.float32(to_colour.translation_m[2])
+        buffer = geometry.depth_in_colour.z_buffer(region, *_bounds(x, y, usable))
+        buffer.z_m[:] = bridged(without_leaks(buffer.z_m))
+        colour_valid = (usable & buffer.shows(x, y, colour_z) & inside(x, colour_intrinsics.width)
+                        & inside(y, colour_intrinsics.height))
+        colour = cv2.remap(frame_set.colour.pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        colour[~colour_valid] = 0
+
+        full = (np.broadcast_to(columns[None, :], z.shape), np.broadcast_to(rows[:, None], z.shape))
+        positions: dict[StreamKind, Positions] = {StreamKind.DEPTH: full, StreamKind.COLOUR: (x, y)}
+        infrared: Pixels | None = None
+        infrared_valid: Mask | None = None
+        if frame_set.infrared is not None and geometry.infrared_shares_depth_geometry:
+            infrared, infrared_valid = cut(frame_set.infrared.pixels, grid), in_image
+            positions[StreamKind.INFRARED] = full
+        elif frame_set.infrared is not None:
+            positions[StreamKind.INFRARED], usable = self._seen_by_infrared(rays, z, usable, region)
+            infrared, infrared_valid = self._sampled_infrared(frame_set, positions[StreamKind.INFRARED], usable)
+        return RegisteredPlanes(colour=colour.astype(np.uint8, copy=False), colour_valid=colour_valid, depth=depth,
+                                depth_valid=depth_valid, infrared=infrared, infrared_valid=infrared_valid,
+                                positions=positions)
+
+    def _seen_by_infrared(self, depth_rays: Rays, depth_z: F32, usable: Mask,
+                          region: DepthRegion) -> tuple[Positions, Mask]:
+        """Where an infrared sensor with a geometry of its own shows these points, and which it shows at all."""
+        move = self.geometry.rig.transform(StreamKind.DEPTH, StreamKind.INFRARED)
+        turned = rotated(depth_rays, move)
+        rays = rays_of_points(turned, move, depth_z)
+        x, y = to_pixels(rays.x, rays.y, self.geometry.intrinsics(StreamKind.INFRARED))
+        buffer = self.geometry.depth_in_infrared.z_buffer(region, *_bounds(x, y, usable))
+        buffer.z_m[:] = bridged(without_leaks(buffer.z_m))
+        return (x, y), usable & buffer.shows(x, y, turned[2] * depth_z + np.float32(move.translation_m[2]))
+
+    def _sampled_infrared(self, frame_set: FrameSet, positions: Positions, usable: Mask) -> tuple[Pixels, Mask]:
+        assert frame_set.infrared is not None
+        x, y = positions
+        intrinsics = self.geometry.intrinsics(StreamKind.INFRARED)
+        valid = usable & inside(x, intrinsics.width) & inside(y, intrinsics.height)
+        plane = cv2.remap(frame_set.infrared.pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        plane[~valid] = 0
+        return plane, valid  # type: ignore[return-value]  # OpenCV's stubs lose the dtype
+
+
+def cut(pixels: Pixels, grid: PixelGrid) -> Pixels:
+    """The grid's square out of its own image, resized; 0 outside the image. Shrinking by two or more averages areas."""
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = grid.left, grid.top, grid.left + grid.side, grid.top + grid.side
+    inner = pixels[max(top, 0):max(min(bottom, height), 0), max(left, 0):max(min(right, width), 0)]
+    if inner.size == 0:
+        return np.zeros((grid.size, grid.size, *pixels.shape[2:]), pixels.dtype)
+    if inner.shape[:2] != (grid.side, grid.side):
+        inner = cv2.copyMakeBorder(inner, max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0),
+                                   cv2.BORDER_CONSTANT, value=0)  # type: ignore[assignment]
+    method = cv2.INTER_AREA if grid.scale >= 2 else cv2.INTER_LINEAR
+    return cv2.resize(inner, (grid.size, grid.size), interpolation=method)  # type: ignore[return-value]
+
+
+def _forward(move: Extrinsics, rays: Rays) -> F32:
+    """z, in the target's frame, that each metre along these rays adds (third row of R times the ray)."""
+    R = move.matrix.astype(np.float32)
+    gain: F32 = R[2, 0] * rays.x + R[2, 1] * rays.y + R[2, 2]
+    return gain
+
+
+def _bounds(x: F32, y: F32, usable: Mask) -> tuple[float, float, float, float]:
+    """Left, top, width, height of the pixels in use, with two pixels around them."""
+    if not usable.any():
+        return 0.0, 0.0, 1.0, 1.0
+    left, right = float(x.min(where=usable, initial=np.inf)), float(x.max(where=usable, initial=-np.inf))
+    top, bottom = float(y.min(where=usable, initial=np.inf)), float(y.max(where=usable, initial=-np.inf))
+    return left - 2, top - 2, right - left + 4, bottom - top + 4
+
+
+def _as_crop_depth(z_m: F32, valid: Mask) -> tuple[NDArray[np.uint16], Mask]:
+    """Metres to `CROP_DEPTH_UNIT_M`; what does not fit (6.55 m) is not valid."""
+    units = z_m * np.float32(1 / CROP_DEPTH_UNIT_M) + np.float32(0.5)
+    valid = valid & (units < 65535) & (units >= 1)
+    return np.where(valid, units, 0).astype(np.uint16), valid
