@@ -1,13 +1,23 @@
-"""The `mmdg` command line: one thin file a command. Heavy libraries load inside the commands, so `--help` is instant."""
+"""The `mmdg` command line: one thin file a command. Heavy libraries load inside commands, so `--help` is instant."""
 
 from __future__ import annotations
 
 import typer
 
+from pipeline.commands import doctor
+
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
     help="Tools around mmdg-live: record and inspect sessions, check this machine, talk to the kiosk socket.",
 )
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `mmdg NAME` a group of commands, however few are registered."""
+
+
+doctor.register(app)
 
 
 def main() -> None:
