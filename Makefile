@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bare lock clean
+.PHONY: help set-up demo test lint bench bare lock lock-sizes clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -20,7 +20,7 @@ RUN := $(VENV)/bin
 help:  ## this text
 	@echo 'mmdg-live: is the face in front of an RGB-D-IR camera a live person?'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Start with: make demo (simulated camera, no hardware needed), then make test.'
 
@@ -50,6 +50,9 @@ bare:  ## prove set-up, doctor and demo in a minimal Debian chroot (needs root a
 lock:  ## resolve requirements.lock again (needs uv; UPGRADE=1 moves the pins)
 	@python=$$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) && \
 	  PATH="$$PATH:$(abspath $(RUN))" "$$python" scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
+	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes
 
 clean:  ## remove .venv, caches and build output (recordings and settings stay)
 	rm -rf '$(VENV)' build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -105,7 +105,7 @@ def make_environment(environment: Path, torch_index: str) -> None:
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
     # --no-deps: mediapipe names opencv-contrib-python, which wants X11 and GL and would overwrite the cv2 of
     # opencv-contrib-python-headless; the lock is complete without it.
-    run("installing the lock (about 0.4 GB to download the first time)",
+    run("installing the lock (about 0.3 GB to download the first time)",
         [*pip, "--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(LOCK)])
     if (installed_version(python, "torch") or "").split("+")[0] != TORCH_REQUIREMENT.partition("==")[2]:
         constraints = environment / "lock-constraints.txt"
@@ -113,6 +113,10 @@ def make_environment(environment: Path, torch_index: str) -> None:
         index = ["--index-url", torch_index] if torch_index else []
         run(f"installing {TORCH_REQUIREMENT}" + (f" from {torch_index}" if torch_index else ""),
             [*pip, "--constraint", str(constraints), *index, TORCH_REQUIREMENT])
+    # Whoever starts .venv/bin/mmdg-live by hand finds the same assets as make does; a variable that is set wins.
+    for site_packages in (environment / "lib").glob("python3.*/site-packages"):
+        (site_packages / "mmdg_assets.pth").write_text(
+            f"import os; os.environ.setdefault('MMDG_ASSETS', {str(environment / 'assets')!r})\n", encoding="utf-8")
     run("installing this project (editable)", [*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
 
 
