@@ -79,7 +79,10 @@ def read_header(path: Path) -> dict[str, Any]:
         length = struct.unpack("<Q", prefix)[0]
         if length > min(MAX_HEADER_BYTES, size - 8):
             raise ValueError(f"a header of {length} bytes in a file of {size}: truncated, or not safetensors")
-        header = json.loads(file.read(length))
+        try:
+            header = json.loads(file.read(length).decode("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"its header is not JSON, so it is not safetensors: {error}") from error
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object: not safetensors")
     ends = [entry["data_offsets"][1] for name, entry in header.items()
