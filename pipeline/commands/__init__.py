@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import typer
 
+from pipeline.commands import doctor
+
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
     help="Tools around mmdg-live: record and inspect sessions, check this machine, talk to the kiosk socket.",
 )
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `mmdg NAME` a group of commands, however few are registered."""
+
+
+doctor.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,59 @@
+# make demo and make test each do all their own set-up; a second run reuses it.
+#   make PYTHON=python3.12 ...         another interpreter (3.11 or 3.12)
+#   make TORCH_INDEX=https://... ...   the index to take torch from, such as PyTorch's CPU wheel index
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help set-up demo test lint bench bare lock lock-sizes clean
+
+VENV ?= .venv
+PYTHON ?=
+TORCH_INDEX ?=
+SECONDS_OF_DEMO ?= 20
+# Inside the clone, so that a clone is self-contained; name a shared folder to keep the assets of several clones.
+export MMDG_ASSETS ?= $(abspath $(VENV))/assets
+# Two OpenMP threads beside one busy process spin each other to a crawl (docs/architecture.md).
+export OMP_WAIT_POLICY ?= PASSIVE
+RUN := $(VENV)/bin
+
+help:  ## this text
+	@echo 'mmdg-live: is the face in front of an RGB-D-IR camera a live person?'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Start with: make demo (simulated camera, no hardware needed), then make test.'
+
+set-up:  ## check this machine, create .venv from the lock, fetch assets (the targets below do this themselves)
+	@python=$$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) && \
+	  "$$python" scripts/set_up.py --venv '$(VENV)' --torch-index '$(TORCH_INDEX)'
+
+demo: set-up  ## the whole pipeline on the simulated camera, until the scene ends
+	$(RUN)/mmdg-live --camera simulated --seconds $(SECONDS_OF_DEMO)
+
+lint: set-up  ## ruff, mypy, import contracts
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+test: lint  ## lint, import contracts and the whole test suite
+	$(RUN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+bench: set-up  ## every benchmark script, quick settings; prints ratios from this machine
+	@for script in benchmarks/*.py; do \
+	  [ -e "$$script" ] || { echo 'no benchmarks in this tree'; break; }; \
+	  echo "== $$script"; $(RUN)/python "$$script" --quick; done
+
+bare:  ## prove set-up, doctor and demo in a minimal Debian chroot (needs root and debootstrap; 3: not possible here)
+	bash scripts/bare.sh
+
+lock:  ## resolve requirements.lock again (needs uv; UPGRADE=1 moves the pins)
+	@python=$$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) && \
+	  PATH="$$PATH:$(abspath $(RUN))" "$$python" scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
+	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes
+
+clean:  ## remove .venv, caches and build output (recordings and settings stay)
+	rm -rf '$(VENV)' build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
