@@ -168,6 +168,23 @@ def drain(socket: Socket, limit: int = 1000) -> Iterator[list[bytes]]:
             return
 
 
+def drain_with_user(socket: Socket, limit: int = 100) -> Iterator[tuple[str | None, list[bytes]]]:
+    """Like `drain`, with the `User-Id` that the admission (`pipeline.security`) gave each sender; None = it gave none.
+
+    The id comes from the connection, never from the message, so that no client can claim another's.
+    """
+    for _ in range(limit):
+        try:
+            frames = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return
+        try:
+            user = frames[-1].get("User-Id")
+        except zmq.ZMQError:
+            user = None
+        yield (user if isinstance(user, str) else None), [frame.bytes for frame in frames]
+
+
 def send_now(socket: Socket, frames: Sequence[bytes | memoryview | Any]) -> bool:
     """Send without waiting; False when the peer is gone or full (the caller counts it)."""
     try:

@@ -126,10 +126,10 @@ class Session:
         """What the camera saw in one frame. `now_ns` is the time of receipt; in lock-step the frame's own stamp."""
         if self.ended:
             return []
-        if observation.stamp_ns < self.began_ns:
+        last = self._last
+        if last is None and observation.stamp_ns < self.began_ns:
             self.counters["observation_before_session"] += 1
             return []
-        last = self._last
         if last is not None and last.epoch == observation.epoch and observation.sequence <= last.sequence:
             self.counters["repeated_observation"] += 1
             return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmdg_model.scorer import Purpose
-from pipeline.messages import ObservedFace, Observation, Quality, Score
+from pipeline.messages import Observation, ObservedFace, Quality, Score
 from pipeline.policy import Policy
 from pipeline.session import SessionRequest
 from pipeline.verdict import ModelInfo, Origin
@@ -28,21 +28,24 @@ def observation(sequence: int, stamp_ns: int, **changes: Any) -> Observation:
     subject = changes.pop("subject", tracks[0] if len(tracks) == 1 else None)
     conditions = [] if len(tracks) == 1 else ["multiple_faces" if tracks else "no_face"]
     faces = [ObservedFace(track_id=t, x=200.0, y=100.0, width=180.0, height=220.0, score=0.9) for t in tracks]
-    values: dict[str, Any] = dict(
-        camera=CAMERA, source="sim-1", epoch=EPOCH, sequence=sequence, stamp_ns=stamp_ns, frame_period_ms=PERIOD_MS,
-        faces=faces, subject=subject, track_broken=False, conditions=conditions, quality=QUALITY, bundle_sent=True,
-        modalities=MODALITIES, counters={})
+    values: dict[str, Any] = {
+        "camera": CAMERA, "source": "sim-1", "epoch": EPOCH, "sequence": sequence, "stamp_ns": stamp_ns,
+        "frame_period_ms": PERIOD_MS, "faces": faces, "subject": subject, "track_broken": False, "conditions": conditions,
+        "quality": QUALITY, "bundle_sent": True,
+        "modalities": MODALITIES, "counters": {}}
     return Observation(**(values | changes))
 
 
 def score(sequence: int, logit: float = 6.0, model: ModelInfo = MODEL, **changes: Any) -> Score:
-    values: dict[str, Any] = dict(
-        camera=CAMERA, source="sim-1", epoch=EPOCH, sequence=sequence, track_id=1, worker="inference-1", logit=logit,
-        probability=0.5, uncertainty=dict.fromkeys(MODALITIES, 0.1), modalities=MODALITIES,
-        model_hash=model.model_hash, purpose=model.purpose.value, durations_ms={}, stamps_ns={}, quality=QUALITY)
+    values: dict[str, Any] = {
+        "camera": CAMERA, "source": "sim-1", "epoch": EPOCH, "sequence": sequence, "track_id": 1, "worker": "inference-1",
+        "logit": logit, "probability": 0.5, "uncertainty": dict.fromkeys(MODALITIES, 0.1), "modalities": MODALITIES,
+        "model_hash": model.model_hash, "purpose": model.purpose.value, "durations_ms": {},
+        "stamps_ns": {}, "quality": QUALITY}
     return Score(**(values | changes))
 
 
 def request(policy: Policy = QUICK, **changes: Any) -> SessionRequest:
-    values: dict[str, Any] = dict(session_id="s1", camera=CAMERA, policy=policy, origin=Origin.KIOSK, nonce="00" * 16)
+    values: dict[str, Any] = {"session_id": "s1", "camera": CAMERA, "policy": policy, "origin": Origin.KIOSK,
+                              "nonce": "00" * 16}
     return SessionRequest(**(values | changes))

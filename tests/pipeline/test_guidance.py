@@ -1,3 +1,5 @@
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,4 +42,4 @@ def test_changes_never_come_faster_than_the_hold(frames):
         if following is not shown:
             changes.append(now_ns)
         shown = following
-    assert all(later - earlier >= HOLD_NS for earlier, later in zip(changes, changes[1:], strict=False))
+    assert all(later - earlier >= HOLD_NS for earlier, later in itertools.pairwise(changes))

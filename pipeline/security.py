@@ -1,0 +1,225 @@
+"""Who may speak on the kiosk sockets: uid and gid of the peer become a role; everyone else is refused.
+
+On ipc the kernel names the peer (SO_PEERCRED) and libzmq passes it to a ZAP handler (ZeroMQ RFC 27) as the address
+`localhost:uid:gid:pid`. libzmq asks the handler only on sockets with a `ZAP_DOMAIN`. A refused peer finishes no
+handshake: not one of its messages reaches us. The gid is the peer's primary group; supplementary groups are not seen.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+
+from pipeline.channels import ROUTER, ChannelError, Socket, Sockets, drain, drain_with_user, send_now
+
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+ZAP_DOMAIN = b"mmdg-kiosk"
+#: `nobody` on every Linux; any uid that is not admitted serves.
+_FOREIGN_ID = 65534
+
+
+class SecurityError(RuntimeError):
+    """The sockets cannot be served safely; the message says what failed and the remedy."""
+
+
+class Role(IntEnum):
+    """Each role may do what the ones before it may."""
+
+    MONITOR = 1  # health and events
+    KIOSK = 2  # sessions of its own
+    OPERATOR = 3  # everyone's sessions
+
+
+@dataclass(frozen=True)
+class Peer:
+    uid: int
+    gid: int
+
+
+def parse_peer(address: str) -> Peer | None:
+    """`localhost:uid:gid:pid` of an ipc peer; None for anything else."""
+    parts = address.split(":")
+    if len(parts) != 4 or parts[0] != "localhost" or not all(p.isascii() and p.isdigit() for p in parts[1:]):
+        return None
+    return Peer(uid=int(parts[1]), gid=int(parts[2]))
+
+
+@dataclass(frozen=True)
+class RoleMap:
+    """Who is admitted as what. Where uid and gid both match, the higher role counts."""
+
+    uids: Mapping[int, Role] = field(default_factory=dict)
+    gids: Mapping[int, Role] = field(default_factory=dict)
+
+    def role_of(self, peer: Peer) -> Role | None:
+        """None = refused."""
+        roles = [role for role in (self.uids.get(peer.uid), self.gids.get(peer.gid)) if role is not None]
+        return max(roles, default=None)
+
+    @staticmethod
+    def own_user() -> RoleMap:
+        """The default: programs of the user that runs the engine are kiosks, nobody else is admitted."""
+        return RoleMap(uids={os.getuid(): Role.KIOSK})
+
+
+def answer_zap(request: list[bytes], roles: RoleMap) -> tuple[list[bytes], Role | None]:
+    """Reply to one ZAP request (RFC 27: version, id, domain, address, identity, mechanism, credentials...).
+
+    Only the NULL mechanism of an ipc peer in our domain whose uid or gid has a role is admitted; the role travels as
+    `User-Id` with each of its messages.
+    """
+    version, request_id = (request[0], request[1]) if len(request) > 1 else (b"1.0", b"")
+    role = None
+    if len(request) >= 6 and version == b"1.0" and request[2] == ZAP_DOMAIN and request[5] == b"NULL":
+        peer = parse_peer(request[3].decode("ascii", "replace"))
+        role = roles.role_of(peer) if peer is not None else None
+    if role is None:
+        return [b"1.0", request_id, b"400", b"not admitted", b"", b""], None
+    return [b"1.0", request_id, b"200", b"OK", role.name.encode(), b""], role
+
+
+def role_named(user_id: str | None) -> Role | None:
+    """The role that the admission wrote into `User-Id`; None when it wrote none."""
+    return Role.__members__.get(user_id or "")
+
+
+class Admission:
+    """The ZAP handler. Answer from the loop that owns the sockets: no thread. Open it before any kiosk socket binds."""
+
+    def __init__(self, sockets: Sockets, roles: RoleMap) -> None:
+        self.roles = roles
+        self.counters: Counter[str] = Counter()
+        self.socket: Socket = sockets.open(ROUTER, ZAP_ENDPOINT, bind=True)
+
+    def answer(self) -> None:
+        """Answer all handshakes that wait."""
+        for identity, empty, *request in drain(self.socket):
+            reply, role = answer_zap(request, self.roles)
+            self.counters["admitted" if role is not None else "refused"] += 1
+            send_now(self.socket, [identity, empty, *reply])
+
+
+def check_directory(endpoint: str, roles: RoleMap) -> Path:
+    """The directory of an ipc endpoint, made with mode 0700 if it is not there.
+
+    Raises:
+        SecurityError: not ipc, or the directory is another user's, or open to others. A group may enter only when
+            the roles admit a group.
+    """
+    if not endpoint.startswith("ipc://"):
+        raise SecurityError(f"{endpoint}: the kiosk is served on ipc:// only")
+    directory = Path(endpoint.removeprefix("ipc://")).parent
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    forbidden = 0o027 if roles.gids else 0o077
+    if status.st_uid != os.getuid() or status.st_mode & forbidden:
+        raise SecurityError(f"{directory}: owned by uid {status.st_uid}, mode {stat.S_IMODE(status.st_mode):o}; kiosk "
+                            f"sockets need a directory of yours with mode {'750' if roles.gids else '700'}: "
+                            f"chmod it, or choose another endpoint")
+    return directory
+
+
+def restrict(endpoint: str, roles: RoleMap) -> None:
+    """Close the socket file to everyone but its owner, and its group where the roles admit a group."""
+    os.chmod(endpoint.removeprefix("ipc://"), 0o660 if roles.gids else 0o600)
+
+
+# --- proof at start-up ----------------------------------------------------------------------------------------------
+def _handshake() -> bytes:
+    """What a ZMTP 3.0 client (RFC 23) with the NULL mechanism says before it may send: greeting and READY."""
+    greeting = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
+    ready = b"\x05READY" + b"\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
+    return greeting + b"\x04" + bytes([len(ready)]) + ready
+
+
+_PROBE = b"\x00\x05probe"  # one message frame of five bytes
+
+
+def _connect_as(path: str, peer: Peer) -> socket.socket:
+    """Connect with the effective ids of `peer`: they are what the kernel shows the other side. Root only."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    own = Peer(os.geteuid(), os.getegid())
+    try:
+        if peer != own:
+            os.setegid(peer.gid)
+            os.seteuid(peer.uid)
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    finally:
+        if peer != own:
+            os.seteuid(own.uid)
+            os.setegid(own.gid)
+    return connection
+
+
+def _reaches(admission: Admission, server: Socket, path: str, peer: Peer, timeout_s: float = 2.0) -> bool:
+    """Whether a message of `peer` gets through to `server`: it was heard, or the peer was judged and turned away."""
+    judged, answered = admission.counters.total(), b""
+    with _connect_as(path, peer) as connection:
+        connection.setblocking(False)
+        connection.sendall(_handshake())
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            admission.socket.poll(5)
+            admission.answer()
+            if any(frames[-1] == b"probe" for _, frames in drain_with_user(server)):
+                return True
+            try:
+                answer = connection.recv(4096)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                answer = b""
+            if b"\x05READY" in answered + answer and b"\x05READY" not in answered:
+                connection.sendall(_PROBE)
+            answered += answer
+            if admission.counters.total() > judged and (not answer or b"\x05ERROR" in answered):
+                return False
+    raise SecurityError(f"the start-up self-test of the kiosk sockets had no outcome in {timeout_s:g} s for uid "
+                        f"{peer.uid}: no ZAP request or no reaction to it")
+
+
+def prove_refusal(sockets: Sockets, admission: Admission) -> str:
+    """Show on a socket of our own that an admitted user is heard and a foreign one is not.
+
+    Taking a foreign uid needs root. Without root the own user's case still runs, and the answer says what was not
+    shown; the directory's mode then keeps others out, which `check_directory` has checked.
+
+    Returns:
+        `proven`, or `foreign uid not testable without root`.
+
+    Raises:
+        SecurityError: a foreign uid was heard, or the own user is judged against its role. Do not serve.
+    """
+    own, foreign = Peer(os.geteuid(), os.getegid()), Peer(_FOREIGN_ID, _FOREIGN_ID)
+    with tempfile.TemporaryDirectory(prefix="mmdg-probe-") as directory:
+        path = f"{directory}/probe"
+        try:
+            server = sockets.open(ROUTER, f"ipc://{path}", bind=True, zap_domain=ZAP_DOMAIN)
+        except ChannelError as error:
+            raise SecurityError(f"the start-up self-test cannot open its socket: {error}") from error
+        try:
+            expected = admission.roles.role_of(own) is not None
+            if _reaches(admission, server, path, own) is not expected:
+                raise SecurityError(f"uid {own.uid} was {'refused' if expected else 'heard'} against its role; "
+                                    "the kiosk sockets are not served")
+            if own.uid != 0 or admission.roles.role_of(foreign) is not None:
+                return "foreign uid not testable without root" if own.uid != 0 else "uid 65534 is admitted by the roles"
+            os.chmod(directory, 0o755)  # noqa: S103 - the probe must be reachable, so that only the role refuses it
+            os.chmod(path, 0o666)  # noqa: S103
+            if _reaches(admission, server, path, foreign):
+                raise SecurityError(f"a message of uid {foreign.uid}, who has no role, was heard; the kiosk sockets "
+                                    "are not served")
+        finally:
+            server.close(linger=0)
+    return "proven"
