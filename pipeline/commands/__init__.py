@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.commands import doctor
+from pipeline.commands import demo, doctor, record, sessions
 
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -17,7 +17,8 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-doctor.register(app)
+for _command in (demo, doctor, record, sessions):
+    _command.register(app)
 
 
 def main() -> None:

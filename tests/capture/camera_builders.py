@@ -1,0 +1,70 @@
+"""One builder a camera for `test_every_camera.py`. A new camera adds a row and is held to the contract by existing.
+
+A builder takes a temporary folder and the pace, and returns a new, unopened camera whose material has `SETS` sets.
+Builders of one folder always describe the same material, so that two instances can be compared.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from capture.camera import Camera, Pace
+from capture.replay import ReplayCamera
+from capture.webcam import WebcamCamera
+from tests.capture.sessions import make_rig, write_session
+
+SETS = 6
+
+
+class FakeTime:
+    """A clock that only sleeping moves."""
+
+    def __init__(self, now_ns=1_000_000_000):
+        self.now_ns = now_ns
+
+    def monotonic_ns(self):
+        return self.now_ns
+
+    def sleep(self, seconds):
+        self.now_ns += round(seconds * 1e9)
+
+
+def write_video(path, count=SETS, width=64, height=48, rate=25.0):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, (width, height))
+    assert writer.isOpened()
+    for n in range(count):
+        image = np.zeros((height, width, 3), np.uint8)
+        image[:, :, 2] = 255  # red, in BGR
+        image[:, : width // 2] = 20 * n % 256
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def _session(folder: Path, pace: Pace, **session) -> Camera:
+    path = folder / "session.mcap"
+    if not path.exists():
+        write_session(path, SETS, **session)
+    time = FakeTime()
+    return ReplayCamera(path, pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
+
+
+def _colour_only_session(folder: Path, pace: Pace) -> Camera:
+    return _session(folder, pace, rig=make_rig(colour_only=True))
+
+
+def _video_file(folder: Path, pace: Pace) -> Camera:
+    path = folder / "video.avi"
+    if not path.exists():
+        write_video(path)
+    time = FakeTime()
+    return WebcamCamera(path, pace=pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
+
+
+CAMERA_BUILDERS: dict[str, Callable[[Path, Pace], Camera]] = {
+    "session replay": _session,
+    "colour-only session replay": _colour_only_session,
+    "video file": _video_file,
+}
