@@ -120,7 +120,7 @@ def load_checkpoint(path: Path, *, expected_hash: str | None = None) -> Checkpoi
     _check_sizes(config, input_spec, str(path))
     _check_weights(weights, config, str(path))
     return Checkpoint(config=config, input_spec=input_spec, purpose=_purpose(about["purpose"], str(path)),
-                      weights=weights, known_answer=known_answer, created_by=str(about["created_by"]),
+                      weights=weights, known_answer=known_answer, created_by=about["created_by"],
                       training=about["training"], hash=file_hash)
 
 
@@ -148,6 +148,9 @@ def _metadata(blob: bytes, place: str) -> dict[str, Any]:
         if not isinstance(about[key], dict):
             raise CheckpointError(f"checkpoint {place}: metadata {key} is {about[key]!r}, expected an object; export "
                                   "it again")
+    if not isinstance(about["created_by"], str):
+        raise CheckpointError(f"checkpoint {place}: metadata created_by is {about['created_by']!r}, expected a text; "
+                              "export it again")
     return about
 
 

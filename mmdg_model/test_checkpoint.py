@@ -19,9 +19,9 @@ from mmdg_model.asset_directory import asset_directory
 from mmdg_model.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from mmdg_model.config import ModelConfig
 from mmdg_model.inputs import InputSpecification, prepare
-from mmdg_model.known_answer import KnownAnswer, known_answer_crops
 from mmdg_model.network import LIVE_COLUMN, MMDG, build_mmdg
 from mmdg_model.scorer import CropPlanes, Purpose
+from mmdg_model.torch_scorer import measure_known_answer
 
 #: Standard deviation of the logit over the calibration crops, up to the factor of 2 that its rounding allows.
 LOGIT_SPREAD = 4.0
@@ -47,11 +47,9 @@ def make_test_checkpoint(path: Path, config: ModelConfig | None = None, seed: in
         network = _random_network(config)
     network = network.half().float()  # everything below must see the weights as stored
     _spread_logits(network, specification)
-    inputs = prepare(known_answer_crops(specification), specification)
-    with torch.inference_mode():
-        logits = network(torch.from_numpy(inputs.planes), torch.from_numpy(inputs.present)).logits.numpy()
     save_checkpoint(Checkpoint(
-        config=config, input_spec=specification, purpose=Purpose.TEST, known_answer=KnownAnswer.of(logits),
+        config=config, input_spec=specification, purpose=Purpose.TEST,
+        known_answer=measure_known_answer(network, specification),
         weights={name: weight.half() for name, weight in network.state_dict().items()},
         created_by="mmdg_model.test_checkpoint", training={"weights": "random", "seed": seed, "recipe": RECIPE},
     ), path)
@@ -73,13 +71,15 @@ def ensure_test_checkpoint() -> Path:
 def _random_network(config: ModelConfig) -> MMDG:
     """Enlarged beyond the usual start, so that attention is sharp and class tokens differ from crop to crop."""
     network = build_mmdg(config).eval()
+    # Sums over `width` channels grow with its root: the same gain would make wider networks chaotic in bfloat16.
+    per_channel = math.sqrt(192 / config.width)
     for name, parameter in network.named_parameters():
         if name.endswith(("attention.query_key_value.weight", "block.attention.output.weight")):
-            parameter.mul_(4.0)
+            parameter.mul_(4.0 * per_channel)
         elif name.endswith("patches.weight"):
             parameter.mul_(3.0)
         elif ".mlp." in name and name.endswith("weight"):
-            parameter.mul_(2.0)
+            parameter.mul_(2.0 * per_channel)
         elif name.endswith("convolution.weight"):
             nn.init.normal_(parameter, std=0.2)
         elif name.endswith("up.weight"):

@@ -6,12 +6,16 @@ import math
 import time
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+try:
+    import torch
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("the network needs PyTorch: pip install 'mmdg-live[engine]'", name="torch") from error
+
 from mmdg_model.checkpoint import Checkpoint
-from mmdg_model.inputs import prepare
-from mmdg_model.known_answer import known_answer_crops
+from mmdg_model.inputs import InputSpecification, prepare
+from mmdg_model.known_answer import KnownAnswer, known_answer_crops
 from mmdg_model.network import LIVE_COLUMN, MMDG, MODALITIES, NetworkOutput, build_mmdg
 from mmdg_model.scorer import CropPlanes, KnownAnswerError, LivenessScore, Purpose, ScoringError
 
@@ -25,6 +29,17 @@ def build_network(checkpoint: Checkpoint) -> MMDG:
         network = build_mmdg(checkpoint.config)
     network.load_state_dict({name: weight.float() for name, weight in checkpoint.weights.items()}, assign=True)
     return network.eval()
+
+
+def measure_known_answer(network: MMDG, specification: InputSpecification) -> KnownAnswer:
+    """The answer to store in a checkpoint of `network`, which must be in evaluation mode, float32, on the CPU.
+
+    Weights to be stored as float16 must have been rounded to it before (`network.half().float()`).
+    """
+    inputs = prepare(known_answer_crops(specification), specification)
+    with torch.inference_mode():
+        output: NetworkOutput = network(torch.from_numpy(inputs.planes), torch.from_numpy(inputs.present))
+    return KnownAnswer.of(output.logits.numpy())
 
 
 class TorchScorer:

@@ -113,6 +113,7 @@ def inside(section, key, value):
     (put("purpose", ["release"]), "purpose is ['release']"),
     (lambda values: values.pop("purpose"), "metadata key 'purpose' is missing"),
     (put("licence", "free"), "unknown metadata key licence = 'free'"),
+    (put("created_by", 7), "metadata created_by is 7, expected a text"),
     (put("model", 3), "metadata model is 3, expected an object"),
     (inside("model", "width", 64), "model.width is 64, expected a multiple of model.heads = 3"),
     (inside("model", "hidden", 1), "model.hidden = 1 is an unknown key"),

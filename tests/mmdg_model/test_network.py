@@ -1,14 +1,15 @@
 """The network: size, silence at the start, a naive second implementation, missing modalities."""
 
+import dataclasses
 import functools
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdg_model.config import ModelConfig
+from mmdg_model.config import ModelConfig, UncertaintyReduction, UncertaintyStatistic
 from mmdg_model.network import DIRECTIONS, MODALITIES, build_mmdg, direction_name
 from mmdg_model.scorer import Modality
 from tests.mmdg_model.builders import MICRO, lively_network, random_planes
@@ -105,6 +106,16 @@ def test_stacked_forward_equals_the_naive_loop_for_every_presence():
     logits = network(planes, present).logits
     assert logits.std() > 1
     torch.testing.assert_close(logits, naive_forward(network, planes, present), atol=1e-3, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_each_reading_of_uncertainty_reaches_the_adapters():
+    planes, logits = random_planes(1), []
+    for statistic, reduction in product(UncertaintyStatistic, UncertaintyReduction):
+        config = dataclasses.replace(MICRO, uncertainty_statistic=statistic, uncertainty_reduction=reduction)
+        logits.append(lively_network(config)(planes, ALL).logits)
+    for first, second in combinations(logits, 2):
+        assert not torch.equal(first, second)  # same weights, same kernels: only the reading differs
 
 
 @torch.inference_mode()

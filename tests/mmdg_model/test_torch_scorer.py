@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -173,6 +175,13 @@ def test_cached_test_checkpoint_is_made_once_and_mended(tmp_path, monkeypatch):
     sound = path.read_bytes()
     path.write_bytes(sound[:1000])
     assert ensure_test_checkpoint().read_bytes() == sound
+
+
+def test_without_torch_the_error_names_the_extra():
+    program = "import sys; sys.modules['torch'] = None; import mmdg_model.torch_scorer"
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "pip install 'mmdg-live[engine]'" in ended.stderr.splitlines()[-1]
 
 
 def test_loading_draws_no_random_numbers(checkpoint):
