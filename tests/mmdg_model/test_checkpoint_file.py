@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -156,3 +157,19 @@ def test_what_could_not_be_loaded_is_not_saved(sound, tmp_path):
     with pytest.raises(CheckpointError, match=r"head\.bias"):
         save_checkpoint(faulty, tmp_path / "faulty.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_headers_never_surprise(sound, tmp_path):
+    """Any byte of the header changed: refused as a `CheckpointError`, or the change meant nothing to the loader."""
+    blob = sound.read_bytes()
+    header_end = 8 + int.from_bytes(blob[:8], "little")
+    generator, path, refused = np.random.default_rng(0), tmp_path / "damaged.safetensors", 0
+    for _ in range(150):
+        damaged = bytearray(blob)
+        damaged[generator.integers(0, header_end)] = generator.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            load_checkpoint(path)
+        except CheckpointError:
+            refused += 1
+    assert refused > 100
