@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from pipeline.commands import kiosk
+
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
     help="Tools around mmdg-live: record and inspect sessions, check this machine, talk to the kiosk socket.",
 )
+
+kiosk.register(app)
 
 
 def main() -> None:
