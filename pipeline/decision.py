@@ -212,6 +212,11 @@ class DecisionEngine:
         return self.model is not None and not self._lost
 
     @property
+    def busy_cameras(self) -> frozenset[str]:
+        """With an open session."""
+        return frozenset(self._sessions)
+
+    @property
     def lost(self) -> frozenset[str]:
         return frozenset(self._lost)
 
