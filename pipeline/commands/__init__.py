@@ -1,4 +1,7 @@
-"""The `mmdg` command line: one thin file a command. Heavy libraries load inside the commands, so `--help` is instant."""
+"""The `mmdg` command line: one thin file a command.
+
+Heavy libraries load inside the commands, so `--help` is instant.
+"""
 
 from __future__ import annotations
 

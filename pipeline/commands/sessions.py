@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -92,7 +92,7 @@ def register(app: typer.Typer) -> None:
                          f"{recovered.reason}\n")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     Console(stderr=True).print(f"error: {message}", style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
