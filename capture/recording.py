@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mcap.exceptions import EndOfFile
 from mcap.records import Channel, Chunk, Message, Metadata
 from mcap.writer import CompressionType, Writer
 
@@ -290,7 +291,8 @@ def recover_recording(damaged: Path, path: Path | None = None) -> Recovered:
         except FormatError as error:
             reason = f"set {writer.sets if writer else 0}: {error}"
         except PARSE_ERRORS as error:
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            reason = ("the file ends in the middle of a record" if isinstance(error, EndOfFile)
+                      else f"{type(error).__name__}: {error}".rstrip(": "))
         if writer is None:
             raise CorruptStreamError(f"{damaged}: no undamaged set to recover ({reason})")
     return Recovered(path=path, sets=writer.sets, reason=reason)
