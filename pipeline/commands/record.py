@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -166,8 +166,6 @@ def _progress(console: Console, frames: int | None) -> Iterator[Callable[[int], 
 
 
 def _print_summary(summary: RecordingSummary, as_json: bool) -> None:
-    from dataclasses import asdict
-
     if as_json:
         sys.stdout.write(json.dumps(asdict(summary)) + "\n")
     elif summary.sets:
