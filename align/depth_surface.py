@@ -22,7 +22,7 @@ SAME_SURFACE_M = 0.02
 SAME_SURFACE_PER_M2 = 0.01
 #: A hole is bridged only where the known depths around it lie within twice that: one surface, not a contour.
 BRIDGE_RANGE = 2.0
-#: Half-widths in cells of the neighbourhoods that bridge a hole, tried in this order: gaps of a sloping surface, missing
+#: Half-widths in cells of the neighbourhoods that bridge a hole, tried in this order: gaps of a slope, missing
 #: measurements, glasses.
 BRIDGE_RADII = (1, 3, 9)
 MINIMUM_SHARE = 0.2  # of the neighbourhood must be known
@@ -101,7 +101,7 @@ def without_leaks(z_m: F32) -> F32:
     that touches a near one lies on a contour, where the cell cannot tell which of both the pixel shows.
     """
     filled = np.where(z_m == 0, _FAR_M, z_m)
-    touching = cv2.erode(filled, np.ones((3, 3), np.uint8))
+    touching: F32 = cv2.erode(filled, np.ones((3, 3), np.uint8))  # type: ignore[assignment]
     doubtful = filled - touching > tolerance_m(touching)
     around = cv2.erode(filled, np.ones((LEAK_SIDE, LEAK_SIDE), np.uint8))
     near = filled - around < 5 * SAME_SURFACE_M
@@ -123,7 +123,8 @@ def bridged(z_m: F32) -> F32:
         side = 2 * radius + 1
         kernel = np.ones((side, side), np.uint8)
         share = cv2.boxFilter((~empty).astype(np.float32), -1, (side, side), borderType=cv2.BORDER_CONSTANT)
-        mean = cv2.boxFilter(z_m, -1, (side, side), borderType=cv2.BORDER_CONSTANT) / np.maximum(share, 1e-6)
+        total = cv2.boxFilter(z_m, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
+        mean: F32 = np.divide(total, np.maximum(share, 1e-6), dtype=np.float32)
         nearest = cv2.erode(np.where(empty, _FAR_M, z_m), kernel)
         farthest = cv2.dilate(z_m, kernel)
         fillable = empty & (share >= MINIMUM_SHARE) & (farthest - nearest < BRIDGE_RANGE * tolerance_m(mean))

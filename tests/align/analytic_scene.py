@@ -1,7 +1,7 @@
 """A head of two ellipsoids before a wall, ray-cast in closed form: every correspondence is exact at any sub-pixel.
 
-The world is the colour sensor's frame at colour time. Depth and infrared are taken `skew_s` earlier, with the head where
-it was then. Simulated, of course: textures are sine waves, noise follows the usual stereo model.
+The world is the colour sensor's frame at colour time. Depth and infrared are taken `skew_s` earlier, with the head
+where it was then. Simulated, of course: textures are sine waves, noise follows the usual stereo model.
 """
 
 from __future__ import annotations
@@ -105,13 +105,13 @@ class AnalyticScene:
         return nearest, on_head
 
     def rays(self, kind: StreamKind, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Origin and directions, in the world, of pixels `[..., 2]` of a stream; parameter = z in that stream's frame."""
+        """Origin and directions, in the world, of pixels `[..., 2]` of a stream; parameter = z of that stream."""
         local = deproject(pixels, np.ones(pixels.shape[:-1]), self.rig.intrinsics[kind])
         pose = self.rig.to_colour[kind]
         return pose.translation, local @ pose.matrix.T
 
     def see(self, kind: StreamKind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """z, head mask and texture coordinates (world, the wall's fixed, the head's moving with it) of a whole image."""
+        """z, head mask and texture coordinates (the wall's fixed, the head's moving with it) of a whole image."""
         i = self.rig.intrinsics[kind]
         pixels = np.stack(np.meshgrid(np.arange(i.width, dtype=float), np.arange(i.height, dtype=float)), axis=-1)
         head = self.head_m if kind is StreamKind.COLOUR else self.head_m - self.motion_m
