@@ -24,11 +24,22 @@ def grid_around(box, size=224):
                      size=size)
 
 
-@functools.lru_cache(maxsize=8)
-def registered(rig, view, distance_m=0.5, noise=False):
-    scene = AnalyticScene(rig=RIGS[rig], distance_m=distance_m, noise=noise)
+@functools.cache
+def registration(rig):
+    return Registration(RigGeometry(RIGS[rig]))
+
+
+@functools.cache
+def taken(rig, noise=False):
+    scene = AnalyticScene(rig=RIGS[rig], distance_m=0.5, noise=noise)
+    return scene, scene.frame_set()
+
+
+@functools.cache
+def registered(rig, view, noise=False):
+    scene, frame_set = taken(rig, noise)
     grid = grid_around(scene.face_box(view))
-    planes = Registration(RigGeometry(scene.rig)).register(scene.frame_set(), grid, view, distance_m + 0.03)
+    planes = registration(rig).register(frame_set, grid, view, 0.53)
     if view is COLOUR:
         x, y = np.meshgrid(grid.columns(), grid.rows())
     else:
@@ -112,7 +123,7 @@ def test_infrared_is_there_where_depth_has_small_holes():
 def test_a_moving_head_and_skew_shift_by_motion_times_skew_and_no_more():
     scene = AnalyticScene(rig=RIGS["d435"], distance_m=0.5, skew_s=0.016, velocity_m_s=(0.3, 0, 0))
     grid = grid_around(scene.face_box())
-    planes = Registration(RigGeometry(scene.rig)).register(scene.frame_set(), grid, COLOUR, 0.53)
+    planes = registration("d435").register(scene.frame_set(), grid, COLOUR, 0.53)
     x, y = np.meshgrid(grid.columns(), grid.rows())
     mask = (cv2.remap(scene.inside_px, x, y, cv2.INTER_LINEAR) > 20) & planes.depth_valid
     u, _, _, _ = scene.positions(x, y, DEPTH)
@@ -143,10 +154,10 @@ def test_depth_that_measured_nothing_makes_no_plane_valid_that_needs_it(view):
 
 @pytest.mark.parametrize(("left", "top"), [(-60, 100), (780, 100), (300, -70), (300, 420), (2000, 2000)])
 def test_a_crop_over_the_border_is_invalid_and_black_outside(left, top):
-    scene = AnalyticScene(rig=RIGS["d435"])
+    _, frame_set = taken("d435")
     for view in (COLOUR, DEPTH):
-        planes = Registration(RigGeometry(scene.rig)).register(
-            scene.frame_set(), PixelGrid(left=left, top=top, side=160, size=64), view)
+        planes = registration("d435").register(
+            frame_set, PixelGrid(left=left, top=top, side=160, size=64), view)
         assert not planes.colour[~planes.colour_valid].any()
         assert not planes.depth_valid.all()
         assert not (planes.depth_valid & ~(planes.colour_valid if view is COLOUR else planes.infrared_valid)).any()
