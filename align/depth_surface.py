@@ -22,12 +22,12 @@ SAME_SURFACE_M = 0.02
 SAME_SURFACE_PER_M2 = 0.01
 #: A hole is bridged only where the known depths around it lie within twice that: one surface, not a contour.
 BRIDGE_RANGE = 2.0
-#: Half-widths in cells of the neighbourhoods that bridge a hole, tried in this order: gaps of a sloping surface, missing
+#: Half-widths in cells of the neighbourhoods that bridge a hole, tried in this order: gaps of a slope, missing
 #: measurements, glasses.
 BRIDGE_RADII = (1, 3, 9)
 MINIMUM_SHARE = 0.2  # of the neighbourhood must be known
-#: Side in cells of the neighbourhood in which a far cell amid near ones is judged, and how much must be near.
-LEAK_SIDE, LEAK_SHARE = 11, 0.5
+#: A patch of far cells amid near ones is a leak when it is narrower than this many cells and that much farther.
+LEAK_CELLS, LEAK_STEP_M = 9, 0.1
 _FAR_M = np.float32(1e3)
 
 
@@ -97,17 +97,16 @@ def without_leaks(z_m: F32) -> F32:
     """Empty the cells in which a far surface shows through a near one, or may.
 
     Two sensors look past each other: where the face has a hole in depth, background that only the depth sensor sees
-    behind the head's edge lands in the hole. Such a far cell has near ones for most of its neighbourhood. A far cell
-    that touches a near one lies on a contour, where the cell cannot tell which of both the pixel shows.
+    behind the head's edge lands in the hole. A grey-scale opening finds such narrow far patches and leaves contours
+    where they are. A far cell that touches a near one is emptied as well: it lies on a contour, where the cell cannot
+    tell which of both the pixel shows.
     """
     filled = np.where(z_m == 0, _FAR_M, z_m)
-    touching = cv2.erode(filled, np.ones((3, 3), np.uint8))
+    touching: F32 = cv2.erode(filled, np.ones((3, 3), np.uint8))  # type: ignore[assignment]
     doubtful = filled - touching > tolerance_m(touching)
-    around = cv2.erode(filled, np.ones((LEAK_SIDE, LEAK_SIDE), np.uint8))
-    near = filled - around < 5 * SAME_SURFACE_M
     if doubtful.any():
-        share = cv2.boxFilter(near.astype(np.float32), -1, (LEAK_SIDE, LEAK_SIDE), borderType=cv2.BORDER_REPLICATE)
-        doubtful |= ~near & (share >= LEAK_SHARE)
+        opened = cv2.morphologyEx(filled, cv2.MORPH_OPEN, np.ones((LEAK_CELLS, LEAK_CELLS), np.uint8))
+        doubtful |= filled - opened > LEAK_STEP_M
     return np.where(doubtful, np.float32(0), z_m).astype(np.float32, copy=False)
 
 
@@ -123,7 +122,8 @@ def bridged(z_m: F32) -> F32:
         side = 2 * radius + 1
         kernel = np.ones((side, side), np.uint8)
         share = cv2.boxFilter((~empty).astype(np.float32), -1, (side, side), borderType=cv2.BORDER_CONSTANT)
-        mean = cv2.boxFilter(z_m, -1, (side, side), borderType=cv2.BORDER_CONSTANT) / np.maximum(share, 1e-6)
+        total = cv2.boxFilter(z_m, -1, (side, side), borderType=cv2.BORDER_CONSTANT)
+        mean: F32 = np.divide(total, np.maximum(share, 1e-6), dtype=np.float32)
         nearest = cv2.erode(np.where(empty, _FAR_M, z_m), kernel)
         farthest = cv2.dilate(z_m, kernel)
         fillable = empty & (share >= MINIMUM_SHARE) & (farthest - nearest < BRIDGE_RANGE * tolerance_m(mean))

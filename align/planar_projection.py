@@ -1,8 +1,8 @@
 """Projection on planes of numbers: the per-frame twin of `capture.projection`, which defines the semantics.
 
-Registration moves some 50 000 points a plane and frame, so x, y and z are kept as separate float32 arrays (no `[..., 3]`
-temporaries), and what depends on the rig alone is computed once: a *ray* is a point at z = 1 m. A test holds this file to
-`capture.projection`.
+Registration moves some 50 000 points a plane and frame, so x, y and z are kept as separate float32 arrays (no
+`[..., 3]` temporaries), and what depends on the rig alone is computed once: a *ray* is a point at z = 1 m. A test holds
+this file to `capture.projection`.
 """
 
 from __future__ import annotations
@@ -123,6 +123,6 @@ def rays_of_points(turned: tuple[F32, F32, F32], move: Extrinsics, z_m: F32) -> 
     The point is `turned * z + t`; divided by z, so that one reciprocal serves three coordinates.
     """
     x, y, z = (np.float32(t) for t in move.translation_m)
-    inverse = np.float32(1) / z_m
-    forward = np.float32(1) / (turned[2] + z * inverse)
+    inverse: F32 = np.reciprocal(z_m)
+    forward: F32 = np.reciprocal(turned[2] + z * inverse)
     return Rays((turned[0] + x * inverse) * forward, (turned[1] + y * inverse) * forward)

@@ -201,9 +201,12 @@ def cut(pixels: Pixels, grid: PixelGrid) -> Pixels:
         return np.zeros((grid.size, grid.size, *pixels.shape[2:]), pixels.dtype)
     if inner.shape[:2] != (grid.side, grid.side):
         inner = cv2.copyMakeBorder(inner, max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0),
-                                   cv2.BORDER_CONSTANT, value=0)  # type: ignore[assignment]
+                                   cv2.BORDER_REPLICATE)  # type: ignore[assignment]
     method = cv2.INTER_AREA if grid.scale >= 2 else cv2.INTER_LINEAR
-    return cv2.resize(inner, (grid.size, grid.size), interpolation=method)  # type: ignore[return-value]
+    resized: Pixels = cv2.resize(inner, (grid.size, grid.size), interpolation=method)  # type: ignore[assignment]
+    resized[~inside(grid.rows(), height)] = 0
+    resized[:, ~inside(grid.columns(), width)] = 0
+    return resized
 
 
 def _forward(move: Extrinsics, rays: Rays) -> F32:

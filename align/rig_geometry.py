@@ -15,7 +15,7 @@ from capture.rig import Extrinsics, Intrinsics, Rig
 
 #: Distances at which a face is expected, metres: bounds the region of the depth image that can show it.
 NEAREST_FACE_M, FARTHEST_FACE_M = 0.2, 3.0
-#: A face reaches at most this far before the median of its middle (a forehead or a chin of a tilted head, a raised hand).
+#: A face reaches at most this far before the median of its middle (a tilted head's chin, a raised hand).
 FACE_RELIEF_M = 0.12
 #: z-buffer cells are wider than the depth pixels' spacing in the target by this factor, so that slopes leave few gaps.
 CELL_STRETCH = 1.3
