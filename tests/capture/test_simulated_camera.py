@@ -47,8 +47,8 @@ class HandClock:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_equal_seeds_give_equal_bits_and_another_seed_does_not(name):
-    first, second = (sets_of(SimulatedCamera(make_scene(name, seed=5), seed=5, pace=Pace.LOCKSTEP, size=SMALL, frames=2))
-                     for _ in range(2))
+    first, second = (sets_of(SimulatedCamera(make_scene(name, seed=5), seed=5, pace=Pace.LOCKSTEP, size=SMALL,
+                                             frames=2)) for _ in range(2))
     other = sets_of(lockstep(name, seed=6, frames=2))
     for a, b, c in zip(first, second, other, strict=True):
         for x, y, z in zip(a.frames(), b.frames(), c.frames(), strict=True):
@@ -57,7 +57,7 @@ def test_equal_seeds_give_equal_bits_and_another_seed_does_not(name):
 
 
 def test_a_set_does_not_depend_on_what_was_read_before_it():
-    with lockstep(faults=Faults(stall=range(0, 3))) as camera:
+    with lockstep(faults=Faults(stall=range(3))) as camera:
         for _ in range(3):
             with pytest.raises(FrameTimeoutError):
                 camera.read(1.0)
@@ -154,7 +154,7 @@ def test_faults_are_timeouts_counted_by_cause_then_a_disconnection():
 
 def test_realtime_stall_runs_into_the_timeout_of_the_reader():
     clock = HandClock()
-    with SimulatedCamera(scene_of("nobody", seed=3), frame_rate=10.0, size=SMALL, faults=Faults(stall=range(0, 20)),
+    with SimulatedCamera(scene_of("nobody", seed=3), frame_rate=10.0, size=SMALL, faults=Faults(stall=range(20)),
                          monotonic_ns=clock, sleep=clock.sleep) as camera:
         started_ns = clock.now_ns
         with pytest.raises(FrameTimeoutError):
