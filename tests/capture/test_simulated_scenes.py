@@ -17,7 +17,8 @@ MODEL = "face_detection_short_range.tflite"
 
 def model_path():
     """Where set-up puts the detector's model, or None."""
-    places = [Path(p) for p in (os.environ.get("MMDG_ASSETS"), os.environ.get("XDG_CACHE_HOME"), Path.home() / ".cache" / "mmdg-live") if p]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    places = [Path(p) for p in (os.environ.get("MMDG_ASSETS"), cache / "mmdg-live") if p]
     return next((found for place in places if place.is_dir() for found in sorted(place.rglob(MODEL))), None)
 
 
