@@ -134,7 +134,7 @@ def bake(target: Path) -> str:
             shapes[f"r-{side}"] = shapes[f"l-{side}"]
         plain_face = _vertices(model, phenotype, shapes, {})
         ball = eyeballs(plain_face)
-        origin = ball[:, :3].mean(0) + [0, 0, ball[:, 3].mean()]
+        origin = ball[:, :3].mean(0) + np.array([0, 0, ball[:, 3].mean()])
         neutral.append(plain_face - origin)
         ball[:, :3] -= origin
         balls.append(ball)

@@ -48,9 +48,9 @@ class Heads:
     def vertices(self, identity: int, expression: str = "neutral", amount: float = 1.0) -> Float32:
         """Vertices (V, 3) of one head with `amount` of one expression."""
         if expression == "neutral":
-            return self.neutral[identity]
-        return (self.neutral[identity] + np.float32(amount)
-                * self.expressions[identity, EXPRESSIONS.index(expression)])
+            return np.asarray(self.neutral[identity])
+        added = self.expressions[identity, EXPRESSIONS.index(expression)]
+        return np.asarray(self.neutral[identity] + np.float32(amount) * added)
 
     def mesh(self, identity: int, expression: str = "neutral", amount: float = 1.0) -> Mesh:
         return Mesh(vertices=self.vertices(identity, expression, amount), triangles=self.triangles,
@@ -61,8 +61,8 @@ class Heads:
         v = self.neutral[identity]
         skin = np.zeros(len(v), bool)
         skin[self.triangles[self.part == 0].ravel()] = True
-        front = skin & (np.abs(self.paint[:, 0] - 0.5) < 0.19) & (v[:, 1] < 0.045) & (v[:, 2] > -0.075)
-        return v[front]
+        front = skin & (np.abs(self.paint[:, 0] - 0.5) < 0.17) & (v[:, 1] < 0.04) & (v[:, 2] > -0.075)
+        return np.asarray(v[front])
 
 
 @lru_cache(maxsize=1)

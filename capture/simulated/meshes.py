@@ -32,7 +32,7 @@ class Mesh:
         total = np.stack([sum(np.bincount(self.triangles[:, corner], faces[:, axis], len(self.vertices))
                               for corner in range(3)) for axis in range(3)], axis=1)
         length = np.linalg.norm(total, axis=1, keepdims=True)
-        return (total / np.maximum(length, 1e-20)).astype(np.float32)
+        return np.asarray(total / np.maximum(length, 1e-20), np.float32)
 
     @cached_property
     def shading_attributes(self) -> Float32:

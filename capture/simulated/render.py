@@ -36,7 +36,7 @@ class View:
         if i.is_distorted:
             pixels = np.stack([column, row], axis=-1).reshape(-1, 1, 2)
             criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-12)
-            plane = cv2.undistortPointsIter(pixels, i.matrix, np.array(i.coefficients), None, None, criteria)
+            plane = cv2.undistortPointsIter(pixels, i.matrix, np.array(i.coefficients), np.eye(3), np.eye(3), criteria)
             x, y = plane[:, 0, 0].reshape(column.shape), plane[:, 0, 1].reshape(column.shape)
         else:
             x, y = (column - i.cx) / i.fx, (row - i.cy) / i.fy
@@ -200,9 +200,10 @@ class Stage:
 def _sample(texture: Float32, texels: Float32) -> Float32:
     """Bilinear look-up of (N, 2) texels. OpenCV remaps at most 32,767 rows, so the list is folded into a rectangle."""
     count, folded = len(texels), 512
-    padded = np.zeros((-(-count // folded) * folded, 2), np.float32)
-    padded[:count] = texels
-    out = cv2.remap(texture, padded.reshape(-1, folded, 2), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    padded = np.zeros((2, -(-count // folded) * folded), np.float32)
+    padded[:, :count] = texels.T
+    column, row = padded.reshape(2, -1, folded)
+    out = cv2.remap(texture, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(out.reshape(-1, texture.shape[2])[:count], np.float32)
 
 

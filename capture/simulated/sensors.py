@@ -32,8 +32,8 @@ def simulated_rig(size: tuple[int, int] = (640, 480), *, distorted: bool = False
     """The true rig. `distorted` gives the colour stream `MILD_DISTORTION` (Brown-Conrady)."""
     width, height = size
     scale = width / 640
-    colour = Intrinsics(width=width, height=height, fx=615.2 * scale, fy=615.4 * scale, cx=(width - 1) / 2 + 2.3 * scale,
-                        cy=(height - 1) / 2 - 1.7 * scale,
+    colour = Intrinsics(width=width, height=height, fx=615.2 * scale, fy=615.4 * scale,
+                        cx=(width - 1) / 2 + 2.3 * scale, cy=(height - 1) / 2 - 1.7 * scale,
                         model=DistortionModel.BROWN_CONRADY if distorted else DistortionModel.NONE,
                         coefficients=MILD_DISTORTION if distorted else (0.0, 0.0, 0.0, 0.0, 0.0))
     depth = Intrinsics(width=width, height=height, fx=385.1 * scale, fy=385.1 * scale,
@@ -96,16 +96,17 @@ class Sensors:
         rng = np.random.default_rng([seed, 41])
         # Drawing normals costs more than rendering: each frame reads this bank from another place.
         self._bank = rng.standard_normal(4 * pixels + 65_536, dtype=np.float32)
-        self._blotches = cv2.GaussianBlur(rng.standard_normal((64, 64)).astype(np.float32), (0, 0), 2.0)
-        self._blotches /= self._blotches.std()
+        blotches = cv2.GaussianBlur(rng.standard_normal((64, 64)), (0, 0), 2.0)
+        self._blotches: Float32 = (blotches / np.std(blotches)).astype(np.float32)
         codes = np.arange(256, dtype=np.float32)
         self._infrared_sigma = np.zeros(256, np.float32)
         self._colour_sigma = np.zeros(256, np.float32)
         if noise.full_well is not None:
-            self._infrared_sigma = np.sqrt(codes * 255 / np.float32(noise.full_well) + np.float32(noise.read_codes ** 2))
+            shot = codes * np.float32(255 / noise.full_well)
+            self._infrared_sigma = np.sqrt(shot + np.float32(noise.read_codes ** 2))
             linear = decode_srgb(np.arange(256, dtype=np.uint8))
-            shot = np.sqrt(linear / np.float32(noise.full_well) + np.float32((noise.read_codes / 255 / 8) ** 2))
-            self._colour_sigma = np.minimum(shot * CODES_PER_UNIT, 6.0).astype(np.float32)
+            spread = np.sqrt(linear / np.float32(noise.full_well) + np.float32((noise.read_codes / 255 / 8) ** 2))
+            self._colour_sigma = np.minimum(spread * CODES_PER_UNIT, 6.0).astype(np.float32)
 
     def planes(self, index: int, time_s: float, colour_time_s: float) -> Planes:
         """The instant `index`: depth and infrared at `time_s`, colour at `colour_time_s`."""
