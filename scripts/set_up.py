@@ -98,8 +98,7 @@ def make_environment(environment: Path, torch_index: str) -> None:
         SetUpError: a step failed.
     """
     python = environment / "bin" / "python"
-    version = installed_version_of_python(python)
-    if version != ".".join(map(str, sys.version_info[:3])):
+    if not is_usable(environment):
         print(f"set-up: creating {environment} with Python {sys.version.split()[0]}", file=sys.stderr, flush=True)
         venv.EnvBuilder(with_pip=True, clear=environment.exists(), symlinks=True).create(environment)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
@@ -120,14 +119,17 @@ def make_environment(environment: Path, torch_index: str) -> None:
     run("installing this project (editable)", [*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
 
 
-def installed_version_of_python(python: Path) -> str | None:
-    """`3.11.7` of an existing environment; None when it is missing or broken."""
+def is_usable(environment: Path) -> bool:
+    """Whether the environment runs this Python and was made at this path (its scripts name their interpreter by it)."""
+    python = environment / "bin" / "python"
     try:
+        shebang = (environment / "bin" / "pip").read_bytes().splitlines()[0]
         answer = subprocess.run([str(python), "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"],
                                 capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    except (OSError, IndexError):
+        return False
+    same_python = answer.returncode == 0 and answer.stdout.strip() == ".".join(map(str, sys.version_info[:3]))
+    return same_python and os.fsencode(environment) in shebang
 
 
 def install_assets(environment: Path) -> None:
