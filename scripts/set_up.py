@@ -31,7 +31,12 @@ TORCH_REQUIREMENT = "torch==2.13.0"
 
 SUPPORTED_PYTHON = ((3, 11), (3, 12))
 STAMP_NAME = "set-up-stamp.json"
-ASSET_COMMANDS = ("detect.model_assets", "mmdg_model.test_checkpoint")
+#: Module that owns an asset -> how Python makes or checks it.
+ASSET_COMMANDS = {
+    "detect.model_assets": ("-m", "detect.model_assets"),
+    "mmdg_model.test_checkpoint": (
+        "-c", "from mmdg_model.test_checkpoint import ensure_test_checkpoint; print(ensure_test_checkpoint())"),
+}
 
 
 class SetUpError(Exception):
@@ -139,9 +144,9 @@ def install_assets(environment: Path) -> None:
         SetUpError: a command failed.
     """
     os.environ.setdefault("MMDG_ASSETS", str(environment / "assets"))
-    for module in ASSET_COMMANDS:
+    for module, command in ASSET_COMMANDS.items():
         if (ROOT / (module.replace(".", "/") + ".py")).exists():
-            run(f"asset: {module}", [str(environment / "bin" / "python"), "-m", module])
+            run(f"asset of {module}", [str(environment / "bin" / "python"), *command])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The `mmdg` command line: one thin file a command. Heavy libraries load inside commands, so `--help` is instant."""
+"""The `mmdg` command line: one thin file a command. Heavy libraries load inside the commands: `--help` is quick."""
 
 from __future__ import annotations
 
