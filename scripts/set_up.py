@@ -31,7 +31,12 @@ TORCH_REQUIREMENT = "torch==2.13.0"
 
 SUPPORTED_PYTHON = ((3, 11), (3, 12))
 STAMP_NAME = "set-up-stamp.json"
-ASSET_COMMANDS = ("detect.model_assets", "mmdg_model.test_checkpoint")
+#: Module that owns an asset -> how Python makes or checks it.
+ASSET_COMMANDS = {
+    "detect.model_assets": ("-m", "detect.model_assets"),
+    "mmdg_model.test_checkpoint": (
+        "-c", "from mmdg_model.test_checkpoint import ensure_test_checkpoint; print(ensure_test_checkpoint())"),
+}
 
 
 class SetUpError(Exception):
@@ -98,8 +103,7 @@ def make_environment(environment: Path, torch_index: str) -> None:
         SetUpError: a step failed.
     """
     python = environment / "bin" / "python"
-    version = installed_version_of_python(python)
-    if version != ".".join(map(str, sys.version_info[:3])):
+    if not is_usable(environment):
         print(f"set-up: creating {environment} with Python {sys.version.split()[0]}", file=sys.stderr, flush=True)
         venv.EnvBuilder(with_pip=True, clear=environment.exists(), symlinks=True).create(environment)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
@@ -120,14 +124,17 @@ def make_environment(environment: Path, torch_index: str) -> None:
     run("installing this project (editable)", [*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
 
 
-def installed_version_of_python(python: Path) -> str | None:
-    """`3.11.7` of an existing environment; None when it is missing or broken."""
+def is_usable(environment: Path) -> bool:
+    """Whether the environment runs this Python and was made at this path (its scripts name their interpreter by it)."""
+    python = environment / "bin" / "python"
     try:
+        shebang = (environment / "bin" / "pip").read_bytes().splitlines()[0]
         answer = subprocess.run([str(python), "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))"],
                                 capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    except (OSError, IndexError):
+        return False
+    same_python = answer.returncode == 0 and answer.stdout.strip() == ".".join(map(str, sys.version_info[:3]))
+    return same_python and os.fsencode(environment) in shebang
 
 
 def install_assets(environment: Path) -> None:
@@ -137,9 +144,9 @@ def install_assets(environment: Path) -> None:
         SetUpError: a command failed.
     """
     os.environ.setdefault("MMDG_ASSETS", str(environment / "assets"))
-    for module in ASSET_COMMANDS:
+    for module, command in ASSET_COMMANDS.items():
         if (ROOT / (module.replace(".", "/") + ".py")).exists():
-            run(f"asset: {module}", [str(environment / "bin" / "python"), "-m", module])
+            run(f"asset of {module}", [str(environment / "bin" / "python"), *command])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -120,6 +120,16 @@ def test_a_failing_step_names_itself_and_its_command():
         set_up.run("reading fails", [sys.executable, "-c", "import sys; sys.exit(7)"])
 
 
+def test_an_environment_that_was_moved_is_made_again(tmp_path):
+    made = tmp_path / "made"
+    set_up.venv.EnvBuilder(with_pip=False, symlinks=True).create(made)
+    (made / "bin" / "pip").write_text(f"#!{made}/bin/python\n")
+    assert set_up.is_usable(made)
+    moved = made.rename(tmp_path / "moved")
+    assert not set_up.is_usable(moved)
+    assert not set_up.is_usable(tmp_path / "never made")
+
+
 def test_an_unsupported_python_is_refused_with_the_remedy(monkeypatch, capsys):
     monkeypatch.setattr(sys, "version_info", (3, 10, 4))
     assert set_up.main([]) == 2
