@@ -178,6 +178,7 @@ class DecisionStage:
             self._report({"type": "score", "camera": message.camera, "sequence": message.sequence,
                           "track_id": message.track_id, "logit": message.logit, "probability": message.probability,
                           "uncertainty": message.uncertainty, "durations_ms": message.durations_ms,
+                          "stamps_ns": message.stamps_ns,
                           "model_purpose": message.purpose, "failed": message.failed})
         self._tell(self.engine.score(message, time.monotonic_ns()))
         self._acknowledge((message.camera, message.epoch, message.sequence))
