@@ -159,6 +159,8 @@ def main(arguments: list[str]) -> int:
     """Exit codes: 0 the file was played or the pipe says why not, 1 the parent has gone."""
     descriptor, parent, path = int(arguments[0]), int(arguments[1]), Path(arguments[2])
     die_with(parent)
+    # The SDK writes its usage report below HOME; a replay on someone's machine leaves none.
+    os.environ["HOME"] = "/nonexistent"
     pipe = _Pipe(descriptor)
     try:
         if path.suffix == ".bag":
