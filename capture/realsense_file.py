@@ -7,9 +7,9 @@ import select
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +131,16 @@ class RealSenseFileCamera(Camera):
 
     Args:
         path: a `.db3` of SDK 2.58 or newer, or a `.bag`. open_timeout_s: limit on opening, and on converting a `.bag`;
-            also on any later silence of the SDK.
+            also on any later silence of the SDK. monotonic_ns, sleep: the host's clock, and the wait of real-time pace.
     """
 
     def __init__(self, path: Path | str, pace: Pace = Pace.REALTIME, *, open_timeout_s: float = 10.0,
-                 monotonic_ns: MonotonicNs = time.monotonic_ns) -> None:
+                 monotonic_ns: MonotonicNs = time.monotonic_ns, sleep: Callable[[float], None] = time.sleep) -> None:
         super().__init__(monotonic_ns=monotonic_ns)
         self.path = Path(path)
         self.pace = pace
         self.open_timeout_s = open_timeout_s
+        self._sleep = sleep
         self.child_command: tuple[str, ...] = _CHILD
         self._child: PlaybackChild | None = None
         self._checks: ImageChecks | None = None
@@ -311,12 +312,11 @@ class RealSenseFileCamera(Camera):
         if self._epoch_offset_ns is None:
             self._epoch_offset_ns = self.monotonic_ns() - recorded_ns
         due_ns = recorded_ns + self._epoch_offset_ns
-        pause = threading.Event()
         while (early_ns := due_ns - self.monotonic_ns()) > 0:
             left_ns = deadline_ns - self.monotonic_ns()
             if left_ns <= 0:
                 raise FrameTimeoutError(f"{self.path}: the next set is due later than {timeout_s:g} s from now")
-            pause.wait(min(early_ns, left_ns) / 1e9)
+            self._sleep(min(early_ns, left_ns) / 1e9)
         return -early_ns
 
     def _frame_set(self, paired: PairedFrames, arrival_ns: int | None) -> FrameSet:

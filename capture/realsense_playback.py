@@ -18,6 +18,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -138,7 +139,9 @@ def play(path: Path, pipe: _Pipe) -> None:
         sensor.open(chosen)
     for sensor, _ in sensors:
         sensor.start(handover.put)
-    playback.resume()
+    # Frames flow before `resume` returns, so somebody else must be reading already: in this thread it would wait for
+    # room in the queue for ever (seen in 2 of 25 runs).
+    threading.Thread(target=playback.resume, daemon=True).start()
     delivered: Counter[str] = Counter()
     while True:
         try:

@@ -17,7 +17,8 @@ def rig(serial="SIM1", depth_scale_m=0.001, streams=tuple(StreamKind)):
                                               [0, np.sin(angle), np.cos(angle)]]), np.array([0.015, 0.001, -0.002]))
     plain = Intrinsics(width=WIDTH, height=HEIGHT, fx=60.5, fy=61.0, cx=31.25, cy=23.5)
     colour = Intrinsics(width=WIDTH, height=HEIGHT, fx=58.0, fy=58.5, cx=32.0, cy=24.0,
-                        model=DistortionModel.INVERSE_BROWN_CONRADY, coefficients=(-0.055, 0.066, 0.001, -0.0005, -0.02))
+                        model=DistortionModel.INVERSE_BROWN_CONRADY,
+                        coefficients=(-0.055, 0.066, 0.001, -0.0005, -0.02))
     every = {StreamKind.COLOUR: colour, StreamKind.DEPTH: plain, StreamKind.INFRARED: plain}
     return Rig(serial=serial, name="test rig", intrinsics={k: every[k] for k in streams},
                to_colour={k: Extrinsics.identity() if k is StreamKind.COLOUR else turned for k in streams},

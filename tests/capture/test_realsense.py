@@ -145,7 +145,7 @@ def test_sets_own_their_pixels_so_holding_fifty_freezes_nothing(camera, device):
 
 
 def test_silence_is_a_timeout_and_frames_after_it_are_read(camera, device):
-    with pytest.raises(FrameTimeoutError, match="no complete set within 0.1 s"):
+    with pytest.raises(FrameTimeoutError, match=r"no complete set within 0\.1 s"):
         camera.read(0.1)
     device.feed(frame_set(1))
     assert numbers(everything(camera)) == [all_equal(1)]
@@ -235,7 +235,8 @@ def test_description_says_simulated_and_names_the_sdk(source):
 
 def test_options_are_set_preset_first_and_reported_as_asked_and_got(source):
     settings = replace(
-        SETTINGS, emitter=EmitterMode.ALTERNATING, laser_power=90.0, exposure_us=6_000.0, gain=400.0, depth_preset="high_accuracy")
+        SETTINGS, emitter=EmitterMode.ALTERNATING, laser_power=90.0, exposure_us=6_000.0, gain=400.0,
+        depth_preset="high_accuracy")
     camera = RealSenseCamera(settings=settings, device_source=source)
     details = camera.open().details
     camera.close()
