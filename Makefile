@@ -28,7 +28,7 @@ set-up:  ## check this machine, create .venv from the lock, fetch assets (the ta
 	@python=$$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) && \
 	  "$$python" scripts/set_up.py --venv '$(VENV)' --torch-index '$(TORCH_INDEX)'
 
-demo: set-up  ## the whole pipeline on the simulated camera, until the scene ends
+demo: set-up  ## the whole pipeline on the simulated camera, for 20 seconds
 	$(RUN)/mmdg-live --camera simulated --seconds $(SECONDS_OF_DEMO)
 
 lint: set-up  ## ruff, mypy, import contracts

@@ -5,9 +5,9 @@ Standard library only: it runs before anything is installed, with whatever Pytho
     python3 scripts/set_up.py [--venv .venv] [--torch-index URL] [--force]
 
 The second run finds the stamps of the first and returns at once: `<venv>/set-up-stamp.json` (hash of the lock, of
-pyproject.toml and of this file, the Python version, the torch index) and `<venv>/assets-stamp.json` (every asset file with
-its size and time of change, and the hash of the modules that own them). When an asset was touched or is gone, its own
-command looks at it: these are idempotent and repair a damaged file.
+pyproject.toml and of this file, the Python version, the torch index) and `<venv>/assets-stamp.json` (every asset file
+with its size and time of change, and the hash of the modules that own them). When an asset was touched or is gone, its
+own command looks at it: these are idempotent and repair a damaged file.
 """
 
 from __future__ import annotations
