@@ -221,6 +221,15 @@ def test_preflight_refuses_a_python_that_does_not_work(bare_path):
     assert (answer.returncode, "PYTHON=/nowhere/python" in answer.stderr) == (2, True)
 
 
+def test_bare_says_why_it_is_not_possible_with_a_code_of_its_own(bare_path):
+    # No debootstrap on this PATH; for a user without rights that is said first.
+    (bare_path / "dirname").symlink_to(shutil.which("dirname"))
+    answer = subprocess.run([shutil.which("bash"), str(ROOT / "scripts/bare.sh")], capture_output=True, text=True,
+                            check=False, env={"PATH": str(bare_path)})
+    assert answer.returncode == 3
+    assert re.fullmatch(r"bare: not possible here: .*(root|debootstrap).*: .*\n", answer.stderr)
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_help_teaches_every_target():
     text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
