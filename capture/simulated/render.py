@@ -48,6 +48,11 @@ class View:
         """Length of each of `directions`, (H, W)."""
         return np.asarray(np.linalg.norm(self.directions, axis=-1), np.float32)
 
+    @cached_property
+    def unit_directions(self) -> Float32:
+        """`directions` scaled to length 1, (H, W, 3)."""
+        return np.asarray(self.directions / self.ray_lengths[..., None])
+
     def points(self, world: NDArray[np.floating]) -> NDArray[np.float64]:
         """World points (N, 3) in this view's frame."""
         return np.asarray(world @ self.from_world.matrix.T + self.from_world.translation)
@@ -185,9 +190,7 @@ class Stage:
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
         texture = _sample(body.texture, values[:, 3:])
-        length = view.ray_lengths.reshape(-1)[layer.pixel]
-        towards_eye = view.directions.reshape(-1, 3)[layer.pixel] @ (-rotation).astype(np.float32)
-        towards_eye /= length[:, None]
+        towards_eye = view.unit_directions.reshape(-1, 3)[layer.pixel] @ (-rotation).astype(np.float32)
         facing = np.einsum("ij,ij->i", normal, towards_eye)
         radiance = infrared_radiance = None
         soft = np.float32(material.softness)
@@ -206,7 +209,7 @@ class Stage:
                     * np.float32(material.gloss * light.key)
         if infrared:
             lit = np.maximum((facing + soft * 0.5) / (1 + soft * 0.5), 0)
-            fall_off = 1 / np.square(layer.depth_m * length)
+            fall_off = 1 / np.square(layer.depth_m * view.ray_lengths.reshape(-1)[layer.pixel])
             infrared_radiance = texture[:, 3] * (lit * fall_off + np.float32(light.room_infrared))
             if material.gloss_infrared:
                 # Illuminator and sensor are side by side: the half vector is the line of sight.
