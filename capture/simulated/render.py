@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -128,6 +128,7 @@ class Stage:
 
     scene: Scene
     _casters: dict[tuple[tuple[int, str], ...], RayCaster] = field(default_factory=dict)
+    _walls: dict[View, Float32] = field(default_factory=dict)
 
     def states(self, time_s: float) -> list[BodyState]:
         return [BodyState(body.motion.pose(time_s), body.mesh_at(time_s)) for body in self.scene.bodies]
@@ -156,7 +157,9 @@ class Stage:
 
     def visible(self, view: View, states: list[BodyState]) -> Visible:
         """Cast the rays of `view` that may meet a body; the wall fills the rest."""
-        depth = wall_depth(view, self.scene.wall).copy()
+        if view not in self._walls:
+            self._walls[view] = wall_depth(view, self.scene.wall)
+        depth = self._walls[view].copy()
         flat = depth.reshape(-1)
         owner = np.full(flat.shape, -1, np.int8)
         found = []
@@ -246,7 +249,6 @@ def _power(cosine: Float32, exponent: float) -> Float32:
     return out
 
 
-@lru_cache(maxsize=16)
 def wall_depth(view: View, wall: Wall) -> Float32:
     """Depth (H, W) of the wall along the view's axis."""
     normal = turn(wall.yaw_rad, 0, 0) @ np.array([0.0, 0.0, -1.0])
@@ -255,7 +257,6 @@ def wall_depth(view: View, wall: Wall) -> Float32:
     return np.asarray(depth, np.float32)
 
 
-@lru_cache(maxsize=16)
 def wall_radiance(view: View, wall: Wall, light: Light) -> tuple[Float32, Float32]:
     """Colour (H, W, 3) and infrared (H, W) radiance of the wall: plaster, a darker door and a picture."""
     depth = wall_depth(view, wall)
