@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -47,6 +47,11 @@ class View:
     def ray_lengths(self) -> Float32:
         """Length of each of `directions`, (H, W)."""
         return np.asarray(np.linalg.norm(self.directions, axis=-1), np.float32)
+
+    @cached_property
+    def unit_directions(self) -> Float32:
+        """`directions` scaled to length 1, (H, W, 3)."""
+        return np.asarray(self.directions / self.ray_lengths[..., None])
 
     def points(self, world: NDArray[np.floating]) -> NDArray[np.float64]:
         """World points (N, 3) in this view's frame."""
@@ -123,6 +128,7 @@ class Stage:
 
     scene: Scene
     _casters: dict[tuple[tuple[int, str], ...], RayCaster] = field(default_factory=dict)
+    _walls: dict[View, Float32] = field(default_factory=dict)
 
     def states(self, time_s: float) -> list[BodyState]:
         return [BodyState(body.motion.pose(time_s), body.mesh_at(time_s)) for body in self.scene.bodies]
@@ -151,7 +157,9 @@ class Stage:
 
     def visible(self, view: View, states: list[BodyState]) -> Visible:
         """Cast the rays of `view` that may meet a body; the wall fills the rest."""
-        depth = wall_depth(view, self.scene.wall).copy()
+        if view not in self._walls:
+            self._walls[view] = wall_depth(view, self.scene.wall)
+        depth = self._walls[view].copy()
         flat = depth.reshape(-1)
         owner = np.full(flat.shape, -1, np.int8)
         found = []
@@ -185,9 +193,7 @@ class Stage:
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
         texture = _sample(body.texture, values[:, 3:])
-        length = view.ray_lengths.reshape(-1)[layer.pixel]
-        towards_eye = view.directions.reshape(-1, 3)[layer.pixel] @ (-rotation).astype(np.float32)
-        towards_eye /= length[:, None]
+        towards_eye = view.unit_directions.reshape(-1, 3)[layer.pixel] @ (-rotation).astype(np.float32)
         facing = np.einsum("ij,ij->i", normal, towards_eye)
         radiance = infrared_radiance = None
         soft = np.float32(material.softness)
@@ -206,7 +212,7 @@ class Stage:
                     * np.float32(material.gloss * light.key)
         if infrared:
             lit = np.maximum((facing + soft * 0.5) / (1 + soft * 0.5), 0)
-            fall_off = 1 / np.square(layer.depth_m * length)
+            fall_off = 1 / np.square(layer.depth_m * view.ray_lengths.reshape(-1)[layer.pixel])
             infrared_radiance = texture[:, 3] * (lit * fall_off + np.float32(light.room_infrared))
             if material.gloss_infrared:
                 # Illuminator and sensor are side by side: the half vector is the line of sight.
@@ -243,7 +249,6 @@ def _power(cosine: Float32, exponent: float) -> Float32:
     return out
 
 
-@lru_cache(maxsize=16)
 def wall_depth(view: View, wall: Wall) -> Float32:
     """Depth (H, W) of the wall along the view's axis."""
     normal = turn(wall.yaw_rad, 0, 0) @ np.array([0.0, 0.0, -1.0])
@@ -252,7 +257,6 @@ def wall_depth(view: View, wall: Wall) -> Float32:
     return np.asarray(depth, np.float32)
 
 
-@lru_cache(maxsize=16)
 def wall_radiance(view: View, wall: Wall, light: Light) -> tuple[Float32, Float32]:
     """Colour (H, W, 3) and infrared (H, W) radiance of the wall: plaster, a darker door and a picture."""
     depth = wall_depth(view, wall)
