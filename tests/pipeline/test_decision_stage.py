@@ -134,7 +134,8 @@ def test_lockstep_does_not_wait_for_ever(tmp_path):
 
 # --- malformed messages ---------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("data", [b"", b"\x00", b"not a message", b"\xc1" * 100, messages.encode(score(1))[:-5],
-                                  messages.encode(msgspec.structs.replace(score(1), schema=99))])
+                                  messages.encode(msgspec.structs.replace(score(1), schema=99))],
+                         ids=["empty", "zero", "text", "reserved", "cut", "other_schema"])
 def test_malformed_messages_are_counted_on_every_socket_and_the_process_lives(tmp_path, data):
     with RunningStage(tmp_path, kiosk=False) as stage:
         for socket in (stage.observations, stage.scores, stage.control):
