@@ -72,6 +72,9 @@ class RealSenseCamera(Camera):
             NoDeviceError: nothing to open, at once. CameraError: no such mode, or the SDK refused.
         """
         self.close()
+        self.epoch, self._sequence = secrets.randbits(48), 0
+        self.counters.clear()
+        self._carried.clear()
         details = self._start()
         assert self._facts is not None
         assert self._rig is not None

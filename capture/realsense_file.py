@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import subprocess
 import sys
@@ -163,6 +164,8 @@ class RealSenseFileCamera(Camera):
                 open it in time. CameraError: the SDK is not installed.
         """
         self.close()
+        self.epoch, self._sequence = secrets.randbits(48), 0
+        self.counters.clear()
         try:
             return self._open()
         except BaseException:
@@ -298,10 +301,13 @@ class RealSenseFileCamera(Camera):
     def _accept(self, message: Played, pixels: bytes) -> None:
         assert self._checks is not None
         assert self._pairer is not None
+        assert self._contents is not None
         frame = _frame(message, pixels)
         self._checks.check_next(frame.kind, frame.frame_number)
         self._delivered[frame.kind] += 1
         self._ready.extend(self._pairer.step([frame]))
+        if all(self._delivered[kind] == count for kind, count in self._contents.image_counts.items()):
+            self._final = self._end()  # the child would need another moment of silence to be sure
         self.counters.update({cause: count - self.counters[cause] for cause, count in self._pairer.counters.items()})
 
     # -- time -----------------------------------------------------------------------------------------------------

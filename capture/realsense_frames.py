@@ -88,7 +88,9 @@ def frame_from_sdk(sdk_frame: Any, facts: DeviceFacts, infrared_spectrum: Spectr
 
     The copy is not optional: the SDK owns sixteen buffers a stream, and holding them freezes the stream without an
     error. Exposure and laser state come from this frame's own metadata (a frameset's are those of its first member).
-    The laser state of a colour frame is unknown: its exposure does not coincide with the stereo pair's.
+    The laser state of a colour frame is unknown: its exposure does not coincide with the stereo pair's. So is a real
+    colour sensor's exposure: its metadata repeats the manual setting, in units of 100 us, while automatic exposure
+    runs (librealsense issue 5035).
     """
     rs = realsense_sdk.load()
     profile = sdk_frame.get_profile()
@@ -106,6 +108,8 @@ def frame_from_sdk(sdk_frame: Any, facts: DeviceFacts, infrared_spectrum: Spectr
     exposure_us, gain, laser = ask(metadata.actual_exposure), ask(metadata.gain_level), None
     if kind is not StreamKind.COLOUR:
         laser = ask(metadata.frame_laser_power_mode)
+    elif not facts.simulated:
+        exposure_us = None
     domains = {rs.timestamp_domain.hardware_clock: ClockDomain.HARDWARE, rs.timestamp_domain.global_time:
                ClockDomain.GLOBAL, rs.timestamp_domain.system_time: ClockDomain.HOST}
     domain = domains.get(sdk_frame.frame_timestamp_domain)

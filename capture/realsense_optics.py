@@ -32,7 +32,8 @@ class RealSenseSettings:
         max_skew_ms: largest difference of sensor timestamps within a set, None for half a frame period.
         emitter: projector mode. laser_power: 0 to 360 mW on most models, None to leave the preset's.
         exposure_us: fixed exposure of depth and infrared in microseconds, None for automatic.
-        colour_exposure: fixed exposure of colour in the sensor's own option unit (100 us on a D400), None for auto.
+        colour_exposure: fixed exposure of colour in the sensor's own option unit (100 us on a D400, librealsense issue
+            8243), None for automatic.
         gain: fixed gain of depth and infrared; only with a fixed exposure.
         depth_preset: a name of `rs.rs400_visual_preset`, for example `high_accuracy`; None leaves the device's.
         infrared_spectrum: what the infrared imagers really admit, where the operator knows better than the model

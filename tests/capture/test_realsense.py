@@ -335,3 +335,17 @@ def test_the_operator_may_know_the_spectrum_better(device, source):
         got = camera.read(1.0)
     assert got.infrared.spectrum is Spectrum.NEAR_INFRARED
     assert got.colour.spectrum is Spectrum.VISIBLE
+
+
+def test_opening_again_begins_a_new_epoch_with_fresh_counters(camera, device):
+    device.feed(frame_set(1))
+    device.feed_frame(frame(COLOUR, 1))
+    device.feed(frame_set(2))
+    first = everything(camera)
+    assert camera.counters["stale_colour"] == 1
+    camera.open()
+    assert camera.counters["stale_colour"] == 0
+    device.feed(frame_set(1))
+    again = everything(camera)
+    assert numbers(again) == [all_equal(1)]
+    assert (again[0].sequence, again[0].epoch == first[0].epoch) == (0, False)

@@ -57,3 +57,10 @@ def test_frames_make_a_frame_set_of_owned_pixels(exposed):
     made = FrameSet(source="1", epoch=0, sequence=0, depth_scale_m=0.001, **planes)
     assert all(f.pixels.flags.owndata and f.pixels.flags.c_contiguous for f in made.frames())
     assert made.infrared.spectrum is Spectrum.VISIBLE_AND_NEAR_INFRARED
+
+
+@pytest.mark.parametrize(("kind", "exposure_us"), [(StreamKind.DEPTH, 8_500.0), (StreamKind.INFRARED, 8_500.0),
+                                                   (StreamKind.COLOUR, None)])
+def test_exposure_of_a_real_colour_sensor_is_unknown(exposed, kind, exposure_us):
+    got = frame_from_sdk(exposed(frame(kind, 1, exposure_us=8_500.0)), FACTS, Spectrum.UNKNOWN, 0)
+    assert got.exposure_us == exposure_us
