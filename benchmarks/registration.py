@@ -29,12 +29,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from align.planar_projection import PixelGrid  # noqa: E402
-from align.registration import RegisteredPlanes, Registration  # noqa: E402
-from align.rig_geometry import RigGeometry  # noqa: E402
-from capture.frames import FrameSet, StreamKind  # noqa: E402
-from capture.rig import Rig  # noqa: E402
-from tests.align.analytic_scene import AnalyticScene, d435_like, d455_like  # noqa: E402
+from align.planar_projection import PixelGrid
+from align.registration import RegisteredPlanes, Registration
+from align.rig_geometry import RigGeometry
+from capture.frames import FrameSet, StreamKind
+from capture.rig import Rig
+from tests.align.analytic_scene import AnalyticScene, d435_like, d455_like
 
 COLOUR, DEPTH, INFRARED = StreamKind.COLOUR, StreamKind.DEPTH, StreamKind.INFRARED
 CONTOUR_PX = 6.0
@@ -74,15 +74,14 @@ def grid_around(box: tuple[float, float, float, float]) -> PixelGrid:
     return PixelGrid(left=round(left + (width - side) / 2), top=round(top + (height - side) / 2), side=side, size=SIZE)
 
 
-def accuracy(scene: TruthScene, registration: Registration, view: StreamKind) -> dict[tuple[StreamKind, str], ZoneError]:
+def accuracy(scene: TruthScene, registration: Registration,
+             view: StreamKind) -> dict[tuple[StreamKind, str], ZoneError]:
     """Errors per (stream against colour, zone)."""
     grid = grid_around(scene.face_box(view))
     planes = registration.register(scene.frame_set(), grid, view, scene.distance_m)
     x, y = np.meshgrid(grid.columns(), grid.rows()) if view is COLOUR else planes.positions[COLOUR]
     inside = cv2.remap(scene.inside_px, x, y, cv2.INTER_LINEAR)
     zones = {"interior": inside > CONTOUR_PX, "contour": (inside > 0) & (inside <= CONTOUR_PX)}
-    if view is DEPTH:  # what colour does not see has no colour position: count it as interior by depth's own mask
-        zones["interior"] = zones["interior"] & planes.depth_valid | zones["interior"]
     result = {}
     for kind, mask in ((DEPTH, planes.depth_valid), (INFRARED, planes.infrared_valid)):
         u, v, _, _ = scene.positions(x, y, kind)
@@ -112,8 +111,8 @@ def print_accuracy(rigs: Iterable[Rig], distances_m: Iterable[float]) -> None:
                 for view in (COLOUR, DEPTH):
                     errors = accuracy(scene, registration, view)
                     cells = [f"{e.rms_px:6.2f} {e.p95_px:6.2f} {e.valid:6.1%}" for e in errors.values()]
-                    print(f"{rig.serial:14} {view.value:6} {distance_m:5.2f} {'on' if noise else 'off':5} {skew_ms:5} | "
-                          f"{cells[0]} {cells[1]} | {cells[2]} {cells[3]}", flush=True)
+                    print(f"{rig.serial:14} {view.value:6} {distance_m:5.2f} {'on' if noise else 'off':5} {skew_ms:5}"
+                          f" | {cells[0]} {cells[1]} | {cells[2]} {cells[3]}", flush=True)
 
 
 def median_ms(call: Callable[[], object], repeats: int) -> float:
@@ -184,8 +183,8 @@ def sdk_align(rig: Rig, frame_set: FrameSet) -> tuple[object, Callable[[], objec
 
 def print_speed(repeats: int) -> None:
     cv2.setNumThreads(1)
-    print(f"\none face at 0.5 m, 848x480, three planes onto {SIZE}x{SIZE}, beside rs.align(color) on the same depth and "
-          f"colour\n(rs.align leaves infrared unaligned); one thread, medians of {repeats}, "
+    print(f"\none face at 0.5 m, 848x480, three planes onto {SIZE}x{SIZE}, beside rs.align(color) on the same depth "
+          f"and colour\n(rs.align leaves infrared unaligned); one thread, medians of {repeats}, "
           f"{platform.machine()}, numpy {np.__version__}, OpenCV {cv2.__version__}")
     for name, rig in (("undistorted colour", d435_like(distorted=False)), ("distorted colour", d435_like())):
         scene = AnalyticScene(rig=rig, distance_m=0.5, noise=True)
@@ -217,7 +216,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two distances, one rig, fewer repeats")
     quick = parser.parse_args().quick
-    print_accuracy([d435_like()] if quick else [d435_like(), d455_like()], (0.35, 0.8) if quick else (0.35, 0.5, 0.8, 1.2))
+    print_accuracy([d435_like()] if quick else [d435_like(), d455_like()],
+                   (0.35, 0.8) if quick else (0.35, 0.5, 0.8, 1.2))
     print_speed(50 if quick else 200)
 
 
