@@ -108,7 +108,8 @@ class SmoothRays:
 
     `knots` are the exact rays at 5 x 5 points of the grid's square, edges included; anything linear in the rays is done
     on the knots, and `spread` gives all size x size values: two small matrix products (the values at the grid points of
-    the fourth-degree polynomial through the knots). Off the exact rays by less than 0.005 px (tested).
+    the fourth-degree polynomial through the knots). Off the exact rays of a D455-like lens by less than
+    0.1 px over a crop of two thirds of the image, 0.01 px over a face's (tested).
     """
 
     def __init__(self, table: RayTable, grid: PixelGrid) -> None:
@@ -136,13 +137,28 @@ def _lagrange_basis(size: int) -> F32:
 class Homography:
     """From a grid's rays and z to another sensor's pixels: (u + tu/z, v + tv/z) / (w + tw/z).
 
-    The rotation and the camera matrix are in u, v, w already, the translation in t.
+    The rotation and the camera matrix are in u, v, w already, the translation in t. `knots`: u, v, w at the knots.
     """
 
     u: F32
     v: F32
     w: F32
     t: tuple[float, float, float]
+    knots: tuple[F32, F32, F32]
+
+    def reach(self, distances_m: tuple[float, ...]) -> tuple[F32, F32]:
+        """Pixels of the grid's knots, its edges among them, at each of these z: (distances, KNOTS, KNOTS) each."""
+        q = np.reciprocal(np.array(distances_m, np.float32))[:, None, None]
+        u, v, w = (plane + np.float32(t) * q for plane, t in zip(self.knots, self.t, strict=True))
+        across: F32 = np.divide(u, w, dtype=np.float32)
+        down: F32 = np.divide(v, w, dtype=np.float32)
+        return across, down
+
+    def z_of(self, target_z: F32) -> F32:
+        """z along the grid's rays at which they reach `target_z` of the target sensor."""
+        z: F32 = target_z - np.float32(self.t[2])
+        z /= self.w
+        return z
 
     def pixels(self, inverse_z: F32) -> tuple[F32, F32]:
         tu, tv, tw = (np.float32(t) for t in self.t)
@@ -162,9 +178,9 @@ def homography(rays: SmoothRays, move: Extrinsics, intrinsics: Intrinsics) -> Ho
     """The map from a grid's rays and z to pixels of an *undistorted* sensor; of a distorted one to x/z, y/z."""
     K = np.eye(3) if intrinsics.is_distorted else intrinsics.matrix
     M = (K @ move.matrix).astype(np.float32)
-    u, v, w = (rays.spread(M[k, 0] * rays.knots.x + (M[k, 1] * rays.knots.y + M[k, 2])) for k in range(3))
+    u, v, w = (M[k, 0] * rays.knots.x + (M[k, 1] * rays.knots.y + M[k, 2]) for k in range(3))
     tu, tv, tw = K @ move.translation
-    return Homography(u, v, w, (float(tu), float(tv), float(tw)))
+    return Homography(rays.spread(u), rays.spread(v), rays.spread(w), (float(tu), float(tv), float(tw)), (u, v, w))
 
 
 @dataclass(frozen=True, kw_only=True)

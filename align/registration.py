@@ -26,6 +26,7 @@ from align.face_crop import CROP_DEPTH_UNIT_M
 from align.planar_projection import F32, Homography, PixelGrid, SmoothRays, homography, to_pixels
 from align.rig_geometry import (
     FACE_RELIEF_M,
+    FARTHEST_FACE_M,
     NEAREST_FACE_M,
     DepthRegion,
     RegistrationError,
@@ -33,7 +34,7 @@ from align.rig_geometry import (
     inside,
 )
 from capture.frames import FrameSet, Pixels, StreamKind
-from capture.rig import Extrinsics, Intrinsics
+from capture.rig import Intrinsics
 
 Positions = tuple[F32, F32]
 #: What `uint16` holds in units of `CROP_DEPTH_UNIT_M`; farther measurements are not valid in a crop.
@@ -93,8 +94,12 @@ class Registration:
         if frame_set.depth is None:
             return RegisteredPlanes(colour=colour, colour_valid=colour_valid)
 
+        depth_intrinsics = geometry.intrinsics(StreamKind.DEPTH)
+        rays = SmoothRays(geometry.rays[StreamKind.COLOUR], grid)
+        mapping = homography(rays, geometry.colour_to_depth, depth_intrinsics)
+        region = geometry.region_around(
+            frame_set, *_lens(*mapping.reach((nearest_m, FARTHEST_FACE_M)), depth_intrinsics))
         square = (grid.left - 0.5, grid.top - 0.5, float(grid.side), float(grid.side))
-        region = geometry.region_under_colour(frame_set, square, nearest_m)
         buffer = geometry.depth_in_colour.z_buffer(region, *square)
         surface = bridged(without_leaks(buffer.z_m))
         surface[(surface == 0) | (surface > FARTHEST_CROP_M)] = _NOTHING_M
@@ -104,15 +109,9 @@ class Registration:
             surface, tolerance_m(surface), np.reciprocal(surface)))
         known = expected < _NOTHING_M
 
-        to_depth, to_colour = geometry.colour_to_depth, geometry.depth_to_colour
-        depth_intrinsics = geometry.intrinsics(StreamKind.DEPTH)
-        rays = SmoothRays(geometry.rays[StreamKind.COLOUR], grid)
-        mapping = homography(rays, to_depth, depth_intrinsics)
         u, v = _lens(*mapping.pixels(inverse_z), depth_intrinsics)
-        sampled = _nearest(region, u, v)
-        gain = _forward(to_colour, u, v, depth_intrinsics)
-        z = sampled * gain
-        z += np.float32(to_colour.translation_m[2])
+        sampled = _nearest(frame_set, u, v)
+        z = mapping.z_of(sampled)
         # An unmeasured 0 never agrees: expected z are tens of tolerances away from it.
         agrees = np.abs(z - expected) < tolerance
         depth_valid = known & agrees & colour_valid
@@ -219,23 +218,13 @@ def _lens(x: F32, y: F32, intrinsics: Intrinsics) -> Positions:
     return to_pixels(x, y, intrinsics) if intrinsics.is_distorted else (x, y)
 
 
-def _nearest(region: DepthRegion, u: F32, v: F32) -> F32:
-    """The measurement nearest to each pixel position of the depth image, 0 outside the region."""
-    sampled: F32 = cv2.remap(region.z_m, u - np.float32(region.left), v - np.float32(region.top), cv2.INTER_NEAREST,
-                             borderMode=cv2.BORDER_CONSTANT, borderValue=0)  # type: ignore[assignment]
-    return sampled
-
-
-def _forward(move: Extrinsics, u: F32, v: F32, intrinsics: Intrinsics) -> F32:
-    """z, in the target's frame, that each metre of z along the rays of the pixels (u, v) adds.
-
-    Distortion is left out: this factor differs from 1 only by the small rotation between the sensors.
-    """
-    across, down, ahead = (float(r) for r in move.matrix[2])
-    gain = u * np.float32(across / intrinsics.fx)
-    gain += np.float32(ahead - across * intrinsics.cx / intrinsics.fx - down * intrinsics.cy / intrinsics.fy)
-    gain += v * np.float32(down / intrinsics.fy)
-    return gain
+def _nearest(frame_set: FrameSet, u: F32, v: F32) -> F32:
+    """The measurement nearest to each pixel position of the depth image, metres; 0 = none."""
+    assert frame_set.depth is not None
+    assert frame_set.depth_scale_m is not None
+    units = cv2.remap(frame_set.depth.pixels, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    metres: F32 = units * np.float32(frame_set.depth_scale_m)
+    return metres
 
 
 def _bounds(x: F32, y: F32, usable: Mask) -> tuple[float, float, float, float]:

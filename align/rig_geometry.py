@@ -57,8 +57,8 @@ class DepthSeenFrom:
     def z_buffer(self, region: DepthRegion, left: float, top: float, width: float, height: float) -> ZBuffer:
         """What of the region falls into a rectangle of the target's image, nearest first.
 
-        A distorted lens is linearised around the rectangle's middle: within a face crop that is off by less than half a
-        cell, and a z-buffer only says roughly where and which surface.
+        A distorted lens is linearised around the rectangle's middle: within a face crop that is off by less than a
+        pixel, and a z-buffer only says roughly where and which surface.
         """
         i = self.intrinsics
         # Where the middle lies to first order; the lens bends it by a few pixels, which changes the slope by nothing.
@@ -156,7 +156,10 @@ class RigGeometry:
         turned = rotated(edges, self.colour_to_depth)
         z = np.array([nearest_m, FARTHEST_FACE_M], np.float32)[:, None, None]
         rays = rays_of_points(turned, self.colour_to_depth, z)
-        x, y = to_pixels(rays.x, rays.y, self.intrinsics(StreamKind.DEPTH))
+        return self.region_around(frame_set, *to_pixels(rays.x, rays.y, self.intrinsics(StreamKind.DEPTH)))
+
+    def region_around(self, frame_set: FrameSet, x: F32, y: F32) -> DepthRegion:
+        """The part of the depth frame around these pixels, with a small margin; positions that are NaN do not count."""
         x, y = x[np.isfinite(x)], y[np.isfinite(y)]  # a strong lens may have no inverse in its corners
         if not x.size or not y.size:
             return self.region(frame_set, 0, 0, 1, 1)

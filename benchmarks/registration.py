@@ -115,15 +115,17 @@ def print_accuracy(rigs: Iterable[Rig], distances_m: Iterable[float]) -> None:
                           f" | {cells[0]} {cells[1]} | {cells[2]} {cells[3]}", flush=True)
 
 
-def median_ms(call: Callable[[], object], repeats: int) -> float:
+def median_ms(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median wall time and median CPU time (all threads of this process) of a call, ms."""
     for _ in range(5):
         call()
-    times = []
+    wall, cpu = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        wall_start, cpu_start = time.perf_counter(), time.process_time()
         call()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
+        cpu.append((time.process_time() - cpu_start) * 1e3)
+        wall.append((time.perf_counter() - wall_start) * 1e3)
+    return statistics.median(wall), statistics.median(cpu)
 
 
 def sdk_align(rig: Rig, frame_set: FrameSet) -> tuple[object, Callable[[], object]]:
@@ -202,14 +204,15 @@ def print_speed(repeats: int) -> None:
             _keep, calls["rs.align"] = sdk_align(rig, frame_set)
         except ImportError as error:
             print(f"  rs.align not measured: {error}")
-        # Interleaved, so that a busy machine slows all alike.
+        # Interleaved, so that a busy machine slows all alike; CPU time, because it shares the cores with others.
         rounds = [{name: median_ms(one, repeats // 5) for name, one in calls.items()} for _ in range(5)]
-        medians = {key: statistics.median(r[key] for r in rounds) for key in calls}
-        line = f"  {name}: " + ", ".join(f"{key} {value:.2f} ms" for key, value in medians.items())
-        if "rs.align" in medians:
-            line += "; " + ", ".join(f"rs.align / {view} view = {medians['rs.align'] / medians[view]:.1f}"
-                                     for view in ("colour", "depth"))
-        print(line, flush=True)
+        wall = {key: statistics.median(r[key][0] for r in rounds) for key in calls}
+        cpu = {key: statistics.median(r[key][1] for r in rounds) for key in calls}
+        print(f"  {name}")
+        for key in calls:
+            ratios = (f"; rs.align takes {wall['rs.align'] / wall[key]:.1f} times as long "
+                      f"({cpu['rs.align'] / cpu[key]:.1f} by CPU time)") if "rs.align" in calls and key != "rs.align" else ""
+            print(f"    {key:8} {wall[key]:5.2f} ms wall, {cpu[key]:5.2f} ms CPU{ratios}", flush=True)
 
 
 def main() -> None:
