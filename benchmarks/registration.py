@@ -29,12 +29,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from align.planar_projection import PixelGrid  # noqa: E402
-from align.registration import RegisteredPlanes, Registration  # noqa: E402
-from align.rig_geometry import RigGeometry  # noqa: E402
-from capture.frames import FrameSet, StreamKind  # noqa: E402
-from capture.rig import Rig  # noqa: E402
-from tests.align.analytic_scene import AnalyticScene, d435_like, d455_like  # noqa: E402
+from align.planar_projection import PixelGrid
+from align.registration import RegisteredPlanes, Registration
+from align.rig_geometry import RigGeometry
+from capture.frames import FrameSet, StreamKind
+from capture.rig import Rig
+from tests.align.analytic_scene import AnalyticScene, d435_like, d455_like
 
 COLOUR, DEPTH, INFRARED = StreamKind.COLOUR, StreamKind.DEPTH, StreamKind.INFRARED
 CONTOUR_PX = 6.0
@@ -74,15 +74,14 @@ def grid_around(box: tuple[float, float, float, float]) -> PixelGrid:
     return PixelGrid(left=round(left + (width - side) / 2), top=round(top + (height - side) / 2), side=side, size=SIZE)
 
 
-def accuracy(scene: TruthScene, registration: Registration, view: StreamKind) -> dict[tuple[StreamKind, str], ZoneError]:
+def accuracy(scene: TruthScene, registration: Registration,
+             view: StreamKind) -> dict[tuple[StreamKind, str], ZoneError]:
     """Errors per (stream against colour, zone)."""
     grid = grid_around(scene.face_box(view))
     planes = registration.register(scene.frame_set(), grid, view, scene.distance_m)
     x, y = np.meshgrid(grid.columns(), grid.rows()) if view is COLOUR else planes.positions[COLOUR]
     inside = cv2.remap(scene.inside_px, x, y, cv2.INTER_LINEAR)
     zones = {"interior": inside > CONTOUR_PX, "contour": (inside > 0) & (inside <= CONTOUR_PX)}
-    if view is DEPTH:  # what colour does not see has no colour position: count it as interior by depth's own mask
-        zones["interior"] = zones["interior"] & planes.depth_valid | zones["interior"]
     result = {}
     for kind, mask in ((DEPTH, planes.depth_valid), (INFRARED, planes.infrared_valid)):
         u, v, _, _ = scene.positions(x, y, kind)
@@ -112,19 +111,21 @@ def print_accuracy(rigs: Iterable[Rig], distances_m: Iterable[float]) -> None:
                 for view in (COLOUR, DEPTH):
                     errors = accuracy(scene, registration, view)
                     cells = [f"{e.rms_px:6.2f} {e.p95_px:6.2f} {e.valid:6.1%}" for e in errors.values()]
-                    print(f"{rig.serial:14} {view.value:6} {distance_m:5.2f} {'on' if noise else 'off':5} {skew_ms:5} | "
-                          f"{cells[0]} {cells[1]} | {cells[2]} {cells[3]}", flush=True)
+                    print(f"{rig.serial:14} {view.value:6} {distance_m:5.2f} {'on' if noise else 'off':5} {skew_ms:5}"
+                          f" | {cells[0]} {cells[1]} | {cells[2]} {cells[3]}", flush=True)
 
 
-def median_ms(call: Callable[[], object], repeats: int) -> float:
+def median_ms(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median wall time and median CPU time (all threads of this process) of a call, ms."""
     for _ in range(5):
         call()
-    times = []
+    wall, cpu = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        wall_start, cpu_start = time.perf_counter(), time.process_time()
         call()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
+        cpu.append((time.process_time() - cpu_start) * 1e3)
+        wall.append((time.perf_counter() - wall_start) * 1e3)
+    return statistics.median(wall), statistics.median(cpu)
 
 
 def sdk_align(rig: Rig, frame_set: FrameSet) -> tuple[object, Callable[[], object]]:
@@ -184,8 +185,8 @@ def sdk_align(rig: Rig, frame_set: FrameSet) -> tuple[object, Callable[[], objec
 
 def print_speed(repeats: int) -> None:
     cv2.setNumThreads(1)
-    print(f"\none face at 0.5 m, 848x480, three planes onto {SIZE}x{SIZE}, beside rs.align(color) on the same depth and "
-          f"colour\n(rs.align leaves infrared unaligned); one thread, medians of {repeats}, "
+    print(f"\none face at 0.5 m, 848x480, three planes onto {SIZE}x{SIZE}, beside rs.align(color) on the same depth "
+          f"and colour\n(rs.align leaves infrared unaligned); one thread, medians of {repeats}, "
           f"{platform.machine()}, numpy {np.__version__}, OpenCV {cv2.__version__}")
     for name, rig in (("undistorted colour", d435_like(distorted=False)), ("distorted colour", d435_like())):
         scene = AnalyticScene(rig=rig, distance_m=0.5, noise=True)
@@ -203,21 +204,23 @@ def print_speed(repeats: int) -> None:
             _keep, calls["rs.align"] = sdk_align(rig, frame_set)
         except ImportError as error:
             print(f"  rs.align not measured: {error}")
-        # Interleaved, so that a busy machine slows all alike.
+        # Interleaved, so that a busy machine slows all alike; CPU time, because it shares the cores with others.
         rounds = [{name: median_ms(one, repeats // 5) for name, one in calls.items()} for _ in range(5)]
-        medians = {key: statistics.median(r[key] for r in rounds) for key in calls}
-        line = f"  {name}: " + ", ".join(f"{key} {value:.2f} ms" for key, value in medians.items())
-        if "rs.align" in medians:
-            line += "; " + ", ".join(f"rs.align / {view} view = {medians['rs.align'] / medians[view]:.1f}"
-                                     for view in ("colour", "depth"))
-        print(line, flush=True)
+        wall = {key: statistics.median(r[key][0] for r in rounds) for key in calls}
+        cpu = {key: statistics.median(r[key][1] for r in rounds) for key in calls}
+        print(f"  {name}")
+        for key in calls:
+            ratios = (f"; rs.align takes {wall['rs.align'] / wall[key]:.1f} times as long "
+                      f"({cpu['rs.align'] / cpu[key]:.1f} by CPU time)") if "rs.align" in calls and key != "rs.align" else ""
+            print(f"    {key:8} {wall[key]:5.2f} ms wall, {cpu[key]:5.2f} ms CPU{ratios}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two distances, one rig, fewer repeats")
     quick = parser.parse_args().quick
-    print_accuracy([d435_like()] if quick else [d435_like(), d455_like()], (0.35, 0.8) if quick else (0.35, 0.5, 0.8, 1.2))
+    print_accuracy([d435_like()] if quick else [d435_like(), d455_like()],
+                   (0.35, 0.8) if quick else (0.35, 0.5, 0.8, 1.2))
     print_speed(50 if quick else 200)
 
 
