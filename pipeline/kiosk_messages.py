@@ -67,23 +67,31 @@ class SessionBegin(Command, frozen=True, kw_only=True, tag="session.begin"):
 
 
 class SessionKeepalive(Command, frozen=True, kw_only=True, tag="session.keepalive"):
+    """kiosk -> engine: the owner of this session still waits."""
+
     session_id: Identifier
 
 
 class SessionCancel(Command, frozen=True, kw_only=True, tag="session.cancel"):
+    """kiosk -> engine: end this session; idempotent."""
+
     session_id: Identifier
 
 
 class SessionStatus(Command, frozen=True, kw_only=True, tag="session.status"):
+    """kiosk -> engine: is this session open, and in which phase?"""
+
     session_id: Identifier
 
 
 class DecisionGet(Command, frozen=True, kw_only=True, tag="decision.get"):
+    """kiosk -> engine: the decision again, byte for byte, until it expires."""
+
     session_id: Identifier
 
 
 class HealthGet(Command, frozen=True, kw_only=True, tag="health.get"):
-    pass
+    """kiosk -> engine: the health of cameras and processes."""
 
 
 AnyCommand = Hello | SessionBegin | SessionKeepalive | SessionCancel | SessionStatus | DecisionGet | HealthGet
@@ -162,6 +170,8 @@ def encoded_bits(text: str) -> int:
 
 # --- replies --------------------------------------------------------------------------------------------------------
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Head of every answer: contract, the request it answers."""
+
     contract: int = CONTRACT_MAX
     request: str = ""
 
@@ -233,6 +243,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthReply(Reply, frozen=True, kw_only=True, tag="health.get.reply"):
+    """Answer to `health.get`."""
+
     health: Health
 
 
@@ -245,15 +257,21 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class SessionEvent(Envelope, frozen=True, kw_only=True):
+    """Head of every event of one session."""
+
     session_id: str
 
 
 class SessionStartedEvent(SessionEvent, frozen=True, kw_only=True, tag="session.started"):
+    """The session is open."""
+
     camera: str
     policy: str
 
 
 class SessionPhaseEvent(SessionEvent, frozen=True, kw_only=True, tag="session.phase"):
+    """The session is in another phase: searching, acquiring or deciding."""
+
     phase: str
 
 
@@ -275,6 +293,8 @@ class SessionEndedEvent(SessionEvent, frozen=True, kw_only=True, tag="session.en
 
 
 class HealthEvent(Envelope, frozen=True, kw_only=True, tag="health"):
+    """Health, each second and on change."""
+
     health: Health
 
 
@@ -327,6 +347,7 @@ def decision_payload(record: DecisionRecord, sequence: int, issued_at: str) -> b
 
 
 def to_json(message: Reply | Envelope) -> bytes:
+    """The message as the JSON bytes that go on the wire."""
     return msgspec.json.encode(message)
 
 

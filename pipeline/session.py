@@ -27,6 +27,8 @@ _KEEPALIVES_MISSED = 2
 
 
 class Phase(StrEnum):
+    """How far a session is."""
+
     SEARCHING = "searching"  # no single face yet
     ACQUIRING = "acquiring"  # a face, no evidence yet
     DECIDING = "deciding"  # evidence is being summed
@@ -48,17 +50,23 @@ class SessionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionStarted:
+    """A session was opened."""
+
     request: SessionRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseChanged:
+    """A session is in another phase."""
+
     session_id: str
     phase: Phase
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceChanged:
+    """What the person should do now; None: nothing."""
+
     session_id: str
     code: str | None
     since_ns: int
@@ -66,11 +74,15 @@ class GuidanceChanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
+    """The one decision of a session."""
+
     record: DecisionRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionEnded:
+    """Always follows the decision; `reason` in the words of the contract."""
+
     session_id: str
     reason: str
 
