@@ -60,6 +60,7 @@ def test_score_lines_are_reported_when_asked_for(tmp_path):
 def test_the_model_may_be_announced_later(tmp_path):
     with RunningStage(tmp_path, kiosk=False, model=None) as stage:
         stage.both(3)
+        stage.until(lambda: stage.counter("score_without_session") == 3)
         stage.tell(ProcessEvent(process="inference", role="inference", event="ready", stamp_ns=0,
                                 detail={"model_hash": MODEL.model_hash, "purpose": "release"}))
         stage.tell(ProcessEvent(process="x", role="x", event="what", stamp_ns=0))
@@ -98,6 +99,18 @@ def test_lockstep_acknowledges_an_observation_once_its_score_is_accounted_for(tm
         stage.hear(sequence=3, failed="no plane")  # a failed score is an answer too
         stage.until(lambda: arrived(3))
         assert got == [1, 2, 3]
+
+
+def test_lockstep_acknowledges_an_observation_whose_score_came_first(tmp_path):
+    with RunningStage(tmp_path, kiosk=False, report_scores=True) as stage:
+        got = []
+        for sequence in range(1, 4):
+            stage.hear(sequence=sequence)
+            stage.until(lambda sequence=sequence: len(reported(stage, "score")) == sequence)
+            replay(stage, sequence, sequence * 33 * MS)
+            stage.until(lambda sequence=sequence: got.extend(acks(stage)) or len(got) == sequence)
+        stage.until(lambda: reported(stage, "decision"))
+        assert reported(stage, "decision")[0]["verdict"] == "bona_fide"
 
 
 def test_lockstep_decides_on_recorded_time_however_slow_the_host(tmp_path):
