@@ -45,6 +45,8 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class Peer:
+    """Who is at the other end of an ipc connection, as the kernel says."""
+
     uid: int
     gid: int
 
