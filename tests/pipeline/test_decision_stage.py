@@ -11,7 +11,7 @@ import pytest
 from pipeline import messages
 from pipeline.channels import DEALER, PULL, ChannelError, Endpoints, Sockets, drain
 from pipeline.decision_stage import DecisionStage, DecisionStageSettings, run
-from pipeline.kiosk_client import KioskClient
+from pipeline.kiosk_client import KioskClient, is_open
 from pipeline.messages import CameraEnded, ObservationAck, ProcessEvent, Progress
 from pipeline.policy import Policy, PolicyError
 from pipeline.security import Role, RoleMap, SecurityError
@@ -239,6 +239,34 @@ def test_sigterm_decides_what_is_open_and_ends_the_process_within_a_second(tmp_p
             process.kill()
             process.join()
     assert states[0] == "starting"
+
+
+@pytest.mark.processes
+def test_a_killed_engine_keeps_closed_and_its_successor_knows_nothing_of_the_session(tmp_path):
+    endpoints, kiosk = Endpoints(str(tmp_path)), f"ipc://{tmp_path}/kiosk"
+    settings = DecisionStageSettings(policies={"default": PATIENT}, cameras=(CAMERA,), model=MODEL,
+                                     kiosk_endpoint=kiosk)
+    spawn = multiprocessing.get_context("spawn")
+    first, second = (spawn.Process(target=run, args=("decision", endpoints, settings)) for _ in range(2))
+    try:
+        with KioskClient(kiosk, timeout_s=WAIT_S) as client:
+            first.start()
+            client.hello()
+            session = client.begin(CAMERA, deadline_ms=10_000)
+            first.kill()
+            first.join()
+            second.start()  # the lock and the socket files of the dead process do not keep it out
+            asked = time.monotonic()
+            decision = client.wait_decision(session)
+            assert decision is None
+            assert not is_open(decision, session)
+            assert time.monotonic() - asked < 8  # the successor's word, not the deadline
+            assert client.hello()["type"] == "hello.reply"
+    finally:
+        for process in (first, second):
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
 @pytest.mark.processes
