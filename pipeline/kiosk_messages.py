@@ -67,31 +67,31 @@ class SessionBegin(Command, frozen=True, kw_only=True, tag="session.begin"):
 
 
 class SessionKeepalive(Command, frozen=True, kw_only=True, tag="session.keepalive"):
-    """kiosk -> engine: the owner of this session still waits."""
+    """The owner lives; at least each `keepalive_ms`."""
 
     session_id: Identifier
 
 
 class SessionCancel(Command, frozen=True, kw_only=True, tag="session.cancel"):
-    """kiosk -> engine: end this session; idempotent."""
+    """End a session; its decision is `undecided`. Idempotent."""
 
     session_id: Identifier
 
 
 class SessionStatus(Command, frozen=True, kw_only=True, tag="session.status"):
-    """kiosk -> engine: is this session open, and in which phase?"""
+    """Ask whether a session is open, and its phase."""
 
     session_id: Identifier
 
 
 class DecisionGet(Command, frozen=True, kw_only=True, tag="decision.get"):
-    """kiosk -> engine: the decision again, byte for byte, until it expires."""
+    """Read a decision again, byte for byte, until it expires."""
 
     session_id: Identifier
 
 
 class HealthGet(Command, frozen=True, kw_only=True, tag="health.get"):
-    """kiosk -> engine: the health of cameras and processes."""
+    """Ask for the state of the engine now."""
 
 
 AnyCommand = Hello | SessionBegin | SessionKeepalive | SessionCancel | SessionStatus | DecisionGet | HealthGet
@@ -170,7 +170,7 @@ def encoded_bits(text: str) -> int:
 
 # --- replies --------------------------------------------------------------------------------------------------------
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Head of every answer: contract, the request it answers."""
+    """request: of the command that it answers; empty when that could not be read."""
 
     contract: int = CONTRACT_MAX
     request: str = ""
@@ -243,7 +243,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthReply(Reply, frozen=True, kw_only=True, tag="health.get.reply"):
-    """Answer to `health.get`."""
+    """The state of the engine now."""
 
     health: Health
 
@@ -257,20 +257,20 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class SessionEvent(Envelope, frozen=True, kw_only=True):
-    """Head of every event of one session."""
+    """An event of one session; its topic ends with the session id."""
 
     session_id: str
 
 
 class SessionStartedEvent(SessionEvent, frozen=True, kw_only=True, tag="session.started"):
-    """The session is open."""
+    """First event of a session."""
 
     camera: str
     policy: str
 
 
 class SessionPhaseEvent(SessionEvent, frozen=True, kw_only=True, tag="session.phase"):
-    """The session is in another phase: searching, acquiring or deciding."""
+    """phase: searching, acquiring, deciding."""
 
     phase: str
 
@@ -293,7 +293,7 @@ class SessionEndedEvent(SessionEvent, frozen=True, kw_only=True, tag="session.en
 
 
 class HealthEvent(Envelope, frozen=True, kw_only=True, tag="health"):
-    """Health, each second and on change."""
+    """Each second, topic `health`."""
 
     health: Health
 
@@ -347,7 +347,7 @@ def decision_payload(record: DecisionRecord, sequence: int, issued_at: str) -> b
 
 
 def to_json(message: Reply | Envelope) -> bytes:
-    """The message as the JSON bytes that go on the wire."""
+    """The envelope frame."""
     return msgspec.json.encode(message)
 
 

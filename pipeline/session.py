@@ -50,14 +50,14 @@ class SessionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionStarted:
-    """A session was opened."""
+    """First event of a session."""
 
     request: SessionRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseChanged:
-    """A session is in another phase."""
+    """The session is in another phase, `searching` to begin with."""
 
     session_id: str
     phase: Phase
@@ -65,7 +65,7 @@ class PhaseChanged:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceChanged:
-    """What the person should do now; None: nothing."""
+    """What the person should be told has changed; code None = nothing to correct."""
 
     session_id: str
     code: str | None
@@ -74,14 +74,14 @@ class GuidanceChanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
-    """The one decision of a session."""
+    """The decision: exactly one a session."""
 
     record: DecisionRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionEnded:
-    """Always follows the decision; `reason` in the words of the contract."""
+    """Follows the decision at once. reason: `verdict.ended_as`."""
 
     session_id: str
     reason: str
@@ -131,6 +131,7 @@ class Session:
 
     # --- inputs -----------------------------------------------------------------------------------------------------
     def start(self) -> list[Event]:
+        """The events that open the session."""
         return [SessionStarted(request=self.request),
                 PhaseChanged(session_id=self.request.session_id, phase=self.phase)]
 
@@ -197,6 +198,7 @@ class Session:
         return events
 
     def keepalive(self, now_ns: int) -> None:
+        """The owner lives."""
         self._keepalive_ns = now_ns
 
     def tick(self, now_ns: int) -> list[Event]:

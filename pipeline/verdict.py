@@ -22,7 +22,7 @@ class Verdict(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who opened a session."""
+    """Who opened the session."""
 
     KIOSK = "kiosk"
     LOCAL = "local"  # opened by nobody who could check a nonce: never opens anything
