@@ -17,8 +17,9 @@ import numpy as np
 
 from capture.camera import EndOfStreamError, Pace
 from capture.frames import ClockDomain, Frame, FrameSet, StreamKind
+from capture.realsense_child import PlaybackChild
 from capture.realsense_db3 import inspect_db3
-from capture.realsense_file import PlaybackChild, RealSenseFileCamera
+from capture.realsense_file import RealSenseFileCamera
 from capture.realsense_playback import Ended
 from capture.rig import Extrinsics, Intrinsics, Rig
 from capture.simulated_device import record_to_db3
