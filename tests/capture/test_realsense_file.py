@@ -242,7 +242,7 @@ def test_one_flipped_bit_in_an_image_is_an_error_and_never_a_picture(damaged, ki
     assert_exact(sets)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [1, 4, 6, 7, 12, 14, 23, 28])  # pages, an endless loop, images, an early end
 def test_random_damage_anywhere_ends_in_an_error_or_in_exact_pixels(damaged, seed):
     """Up to 300 flips. Whatever the SDK makes of it, an end or an endless loop, no wrong pixel comes out."""
     content, random = bytearray(damaged.read_bytes()), np.random.default_rng(seed)
