@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import pytest
 
 from pipeline.demo import NO_WEIGHTS, draw_contact_sheet, outcome_of, shown_crop
 
