@@ -16,8 +16,8 @@ from capture.realsense_file import RealSenseFileCamera
 from capture.replay import ReplayCamera
 from capture.simulated.camera import SimulatedCamera
 from capture.simulated_device import SimulatedDevice, SimulatedDevices, record_to_db3
-from tests.capture import realsense_scenes
 from capture.webcam import WebcamCamera
+from tests.capture import realsense_scenes
 from tests.capture.sessions import make_rig, write_session
 
 SETS = 6
