@@ -28,7 +28,7 @@ set-up:  ## check this machine, create .venv from the lock, fetch assets (the ta
 	@python=$$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) && \
 	  "$$python" scripts/set_up.py --venv '$(VENV)' --torch-index '$(TORCH_INDEX)'
 
-demo: set-up  ## the whole pipeline on the simulated camera, until the scene ends
+demo: set-up  ## the whole pipeline on the simulated camera, for 20 seconds
 	$(RUN)/mmdg-live --camera simulated --seconds $(SECONDS_OF_DEMO)
 
 lint: set-up  ## ruff, mypy, import contracts
@@ -39,10 +39,11 @@ lint: set-up  ## ruff, mypy, import contracts
 test: lint  ## lint, import contracts and the whole test suite
 	$(RUN)/python -m pytest $(PYTEST_ARGUMENTS)
 
-bench: set-up  ## every benchmark script, quick settings; prints ratios from this machine
+bench: set-up  ## every benchmark script, quickly where it can; prints ratios from this machine
 	@for script in benchmarks/*.py; do \
 	  [ -e "$$script" ] || { echo 'no benchmarks in this tree'; break; }; \
-	  echo "== $$script"; $(RUN)/python "$$script" --quick; done
+	  quick=; ! grep -q -e --quick "$$script" || quick=--quick; \
+	  echo "== $$script $$quick"; $(RUN)/python "$$script" $$quick; done
 
 bare:  ## prove set-up, doctor and demo in a minimal Debian chroot (needs root and debootstrap; 3: not possible here)
 	bash scripts/bare.sh

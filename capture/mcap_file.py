@@ -172,6 +172,8 @@ def open_chunk(chunk: Chunk) -> tuple[list[McapRecord], str | None]:
     """
     if chunk.uncompressed_size > MAX_CHUNK_BYTES:
         raise McapError(f"chunk claims {chunk.uncompressed_size} bytes, the limit is {MAX_CHUNK_BYTES}")
+    if chunk.compression not in ("zstd", ""):
+        raise McapError(f"compression {chunk.compression!r}, expected 'zstd'")
     if chunk.compression == "zstd":
         # zstandard believes the frame header before the caller's limit, so the two must agree.
         claimed = zstandard.get_frame_parameters(chunk.data).content_size

@@ -19,8 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from foxglove_schemas_protobuf.CameraCalibration_pb2 import CameraCalibration
-from foxglove_schemas_protobuf.RawImage_pb2 import RawImage
+from mcap.exceptions import EndOfFile
 from mcap.records import Channel, Chunk, Message, Metadata
 from mcap.writer import CompressionType, Writer
 
@@ -147,9 +146,8 @@ class RecordingWriter:
     def _register_channels(self) -> None:
         writer = self._writer
         index = writer.register_schema("mmdg.FrameSet", "jsonschema", json.dumps(layout.FRAME_SET_SCHEMA).encode())
-        image = writer.register_schema("foxglove.RawImage", "protobuf", layout.schema_of(RawImage))
-        calibration = writer.register_schema("foxglove.CameraCalibration", "protobuf",
-                                             layout.schema_of(CameraCalibration))
+        image = writer.register_schema("foxglove.RawImage", "protobuf", layout.image_schema())
+        calibration = writer.register_schema("foxglove.CameraCalibration", "protobuf", layout.calibration_schema())
         self._channels = {layout.FRAME_SET_TOPIC: writer.register_channel(layout.FRAME_SET_TOPIC, "json", index)}
         for kind in sorted(self.manifest.rig.intrinsics):
             scale = self.manifest.rig.depth_scale_m if kind is StreamKind.DEPTH else None
@@ -211,13 +209,10 @@ class RecordingReader:
         """
         messages, damage = self._mcap.chunk(position)
         try:
-            frames = decode_messages(messages, self._mcap.topics, self.manifest, position)
-            if damage is not None:
-                raise FormatError(damage)
+            return decode_messages(messages, damage, self._mcap.topics, self.manifest, position)
         except FormatError as error:
             raise CorruptStreamError(f"{self.path}: set {position} of {len(self)}: {error}; "
                                      f"`mmdg sessions recover {self.path}` keeps what comes before") from error
-        return frames
 
     def close(self) -> None:
         self._mcap.close()
@@ -285,34 +280,39 @@ def recover_recording(damaged: Path, path: Path | None = None) -> Recovered:
                     manifest = Manifest.from_record(record.metadata)
                 elif isinstance(record, Chunk) and manifest is not None:
                     records, damage = open_chunk(record)
-                    if damage is not None:
-                        raise FormatError(damage)
                     topics |= {r.id: r.topic for r in records if isinstance(r, Channel)}
                     position = writer.sets if writer else 0
-                    frames = decode_messages([r for r in records if isinstance(r, Message)], topics, manifest, position)
+                    messages = [r for r in records if isinstance(r, Message)]
+                    frames = decode_messages(messages, damage, topics, manifest, position)
                     if writer is None:
                         copy = manifest.recovered(f"{damaged.name}, which was damaged or cut short")
                         writer = stack.enter_context(RecordingWriter(path, copy))
                     writer.write(frames)
-        except (*PARSE_ERRORS, FormatError) as error:
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        except FormatError as error:
+            reason = f"set {writer.sets if writer else 0}: {error}"
+        except PARSE_ERRORS as error:
+            reason = ("the file ends in the middle of a record" if isinstance(error, EndOfFile)
+                      else f"{type(error).__name__}: {error}".rstrip(": "))
         if writer is None:
             raise CorruptStreamError(f"{damaged}: no undamaged set to recover ({reason})")
     return Recovered(path=path, sets=writer.sets, reason=reason)
 
 
-def decode_messages(messages: list[Message], topics: Mapping[int, str], manifest: Manifest,
+def decode_messages(messages: list[Message], damage: str | None, topics: Mapping[int, str], manifest: Manifest,
                     position: int) -> FrameSet:
-    """The frame set of one chunk.
+    """The frame set of one chunk. `damage`: what is wrong with the chunk's checksum, None for nothing.
 
     Raises:
-        FormatError: something is missing or does not match its hash; names the plane.
+        FormatError: something is missing or does not match its hash or checksum; names the plane where it can.
     """
     by_topic = {topics.get(message.channel_id, ""): message.data for message in messages}
     images = {kind: by_topic[layout.image_topic(kind)] for kind in StreamKind if layout.image_topic(kind) in by_topic}
     if layout.FRAME_SET_TOPIC not in by_topic:
         raise FormatError(f"set {position} has no index message, only {sorted(by_topic)}")
-    return layout.decode_set(by_topic[layout.FRAME_SET_TOPIC], images, manifest.rig, position)
+    frames = layout.decode_set(by_topic[layout.FRAME_SET_TOPIC], images, manifest.rig, position)
+    if damage is not None:  # every plane is sound, so what is damaged are stamps or settings
+        raise FormatError(damage)
+    return frames
 
 
 def _sizes(planes: Mapping[StreamKind, tuple[int, int]]) -> str:

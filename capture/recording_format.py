@@ -136,8 +136,18 @@ class Manifest:
             raise FormatError(f"manifest: {error}") from error
 
 
-def schema_of(message: type[Any]) -> bytes:
-    """The serialised FileDescriptorSet of a protobuf message, as MCAP's `protobuf` schema encoding wants it."""
+def image_schema() -> bytes:
+    """Schema data of `foxglove.RawImage` for MCAP's `protobuf` encoding."""
+    return _descriptors(RawImage)
+
+
+def calibration_schema() -> bytes:
+    """Schema data of `foxglove.CameraCalibration` for MCAP's `protobuf` encoding."""
+    return _descriptors(CameraCalibration)
+
+
+def _descriptors(message: type[Any]) -> bytes:
+    """The serialised FileDescriptorSet of a message and of everything it imports."""
     files = FileDescriptorSet()
     seen: set[str] = set()
 
@@ -210,10 +220,13 @@ def decode_set(index: bytes, images: dict[StreamKind, bytes], rig: Rig, position
 
 def _decode_frame(kind: StreamKind, plane: dict[str, Any], image: bytes, rig: Rig) -> Frame:
     return Frame(
-        kind=kind, pixels=_decode_pixels(kind, plane, image, rig), frame_number=plane["frame_number"],
+        kind=kind, pixels=_decode_pixels(kind, plane, image, rig),
+        frame_number=None if plane["frame_number"] is None else int(plane["frame_number"]),
         sensor_timestamp_ns=int(plane["sensor_timestamp_ns"]), clock_domain=ClockDomain(plane["clock_domain"]),
-        arrival_ns=int(plane["arrival_ns"]), bit_depth=int(plane["bit_depth"]), exposure_us=plane["exposure_us"],
-        gain=plane["gain"], emitter=EmitterState(plane["emitter"]), spectrum=Spectrum(plane["spectrum"]))
+        arrival_ns=int(plane["arrival_ns"]), bit_depth=int(plane["bit_depth"]),
+        exposure_us=None if plane["exposure_us"] is None else float(plane["exposure_us"]),
+        gain=None if plane["gain"] is None else float(plane["gain"]),
+        emitter=EmitterState(plane["emitter"]), spectrum=Spectrum(plane["spectrum"]))
 
 
 def _decode_pixels(kind: StreamKind, plane: dict[str, Any], image: bytes, rig: Rig) -> Pixels:

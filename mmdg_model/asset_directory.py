@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
+
+#: Raise when `test_checkpoint` makes other weights, so that no cached file of an older recipe is used.
+TEST_CHECKPOINT_RECIPE = 1
 
 
 def asset_directory() -> Path:
@@ -14,3 +18,13 @@ def asset_directory() -> Path:
     if chosen := os.environ.get("MMDG_ASSETS"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmdg-live"
+
+
+def test_checkpoint_path() -> Path:
+    """Where the tiny test checkpoint for this version of torch is, or will be. Does not load torch."""
+    version = importlib.metadata.version("torch").split("+")[0]
+    return asset_directory() / f"test-checkpoint-tiny-recipe{TEST_CHECKPOINT_RECIPE}-torch{version}.safetensors"
+
+
+# pytest would take a function of this name for a test wherever it is imported.
+test_checkpoint_path.__test__ = False  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mmdg_model.asset_directory import asset_directory
+from mmdg_model.asset_directory import TEST_CHECKPOINT_RECIPE, test_checkpoint_path
 from mmdg_model.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from mmdg_model.config import ModelConfig
 from mmdg_model.inputs import InputSpecification, prepare
@@ -25,9 +25,6 @@ from mmdg_model.torch_scorer import measure_known_answer
 
 #: Standard deviation of the logit over the calibration crops, up to the factor of 2 that its rounding allows.
 LOGIT_SPREAD = 4.0
-
-#: Raise when the recipe changes, so that no cached file of an older recipe is used.
-RECIPE = 1
 
 
 def make_test_checkpoint(path: Path, config: ModelConfig | None = None, seed: int = 0) -> Checkpoint:
@@ -51,15 +48,15 @@ def make_test_checkpoint(path: Path, config: ModelConfig | None = None, seed: in
         config=config, input_spec=specification, purpose=Purpose.TEST,
         known_answer=measure_known_answer(network, specification),
         weights={name: weight.half() for name, weight in network.state_dict().items()},
-        created_by="mmdg_model.test_checkpoint", training={"weights": "random", "seed": seed, "recipe": RECIPE},
+        created_by="mmdg_model.test_checkpoint",
+        training={"weights": "random", "seed": seed, "recipe": TEST_CHECKPOINT_RECIPE},
     ), path)
     return load_checkpoint(path)
 
 
 def ensure_test_checkpoint() -> Path:
     """Path of the cached tiny test checkpoint in the asset directory, made first if it is not there or is damaged."""
-    version = torch.__version__.split("+")[0]
-    path = asset_directory() / f"test-checkpoint-tiny-recipe{RECIPE}-torch{version}.safetensors"
+    path = test_checkpoint_path()
     try:
         load_checkpoint(path)
     except CheckpointError:
@@ -115,3 +112,7 @@ def _varied_crop(size: int, seed: int) -> CropPlanes:
         colour=np.stack([blobs(0, 216, 40) for _ in range(3)], axis=-1).astype(np.uint8), colour_valid=everywhere,
         depth=blobs(4500, 5500, 40).astype(np.uint16), depth_valid=everywhere, depth_unit_m=1e-4,
         infrared=blobs(0, 216, 40).astype(np.uint8), infrared_valid=everywhere)
+
+
+if __name__ == "__main__":
+    print(ensure_test_checkpoint())

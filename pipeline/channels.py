@@ -143,9 +143,10 @@ class Sockets:
                                "process or choose another endpoint") from None
         self._locks.append(descriptor)
 
-    def close(self) -> None:
+    def close(self, linger_ms: int = 0) -> None:
+        """Close all. `linger_ms`: time for last words, such as a decision made while stopping, to leave."""
         for socket in self._open:
-            socket.close(linger=0)
+            socket.close(linger=linger_ms)
         self._open.clear()
         self.context.term()
         for descriptor in self._locks:

@@ -174,7 +174,7 @@ def _line(path: Path) -> str:
 
 def check_cameras() -> Check:
     """What the RealSense SDK itself lists, asked in a child because a query can hang."""
-    output, failure = in_child("import json; from capture.realsense import list_devices; "
+    output, failure = in_child("import json; from capture.realsense_device import list_devices; "
                                "print(json.dumps(list_devices(), default=str))", CAMERA_LIMIT_S)
     if output is None:
         return Check("cameras", Status.WARN, f"the RealSense SDK cannot be asked: {failure}",

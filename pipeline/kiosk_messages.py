@@ -139,6 +139,14 @@ def read_command(frames: list[bytes]) -> AnyCommand:
     return command
 
 
+def request_of(frames: list[bytes]) -> str:
+    """The request id of a command that is refused unread; empty when it shows none."""
+    try:
+        return _ENVELOPE.decode(frames[0]).request if len(frames[0]) <= MAX_COMMAND_BYTES else ""
+    except (IndexError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
 def encoded_bits(text: str) -> int:
     """Bits that a hex or base64 (also URL-safe) text holds; 0 when it is neither."""
     try:

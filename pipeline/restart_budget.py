@@ -23,6 +23,6 @@ class RestartBudget:
             self._restarts_s.popleft()
         if len(self._restarts_s) >= self.max_restarts:
             return None
-        backoff_s = min(FIRST_BACKOFF_S * 2 ** len(self._restarts_s), LONGEST_BACKOFF_S)
+        backoff_s = min(FIRST_BACKOFF_S * 2.0 ** len(self._restarts_s), LONGEST_BACKOFF_S)
         self._restarts_s.append(now_s)
         return now_s + backoff_s

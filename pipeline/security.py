@@ -7,10 +7,13 @@ handshake: not one of its messages reaches us. The gid is the peer's primary gro
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import socket
 import stat
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -24,6 +27,8 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_DOMAIN = b"mmdg-kiosk"
 #: `nobody` on every Linux; any uid that is not admitted serves.
 _FOREIGN_ID = 65534
+_SETRESUID = {"x86_64": 117, "aarch64": 147}
+_SETRESGID = {"x86_64": 119, "aarch64": 149}
 
 
 class SecurityError(RuntimeError):
@@ -143,22 +148,38 @@ def _handshake() -> bytes:
 _PROBE = b"\x00\x05probe"  # one message frame of five bytes
 
 
+class _IdsNotTaken(OSError):
+    """A container without CAP_SETUID, or without this uid in its user namespace."""
+
+
 def _connect_as(path: str, peer: Peer) -> socket.socket:
-    """Connect with the effective ids of `peer`: they are what the kernel shows the other side. Root only."""
+    """Connect with the ids of `peer`: they are what the kernel shows the other side. Root only.
+
+    Ids belong to a thread on Linux. They are changed with bare system calls in a thread that ends right after: the
+    libc calls would change them in every thread, and clear the signal that ends us when the supervisor dies.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    own = Peer(os.geteuid(), os.getegid())
-    try:
-        if peer != own:
-            os.setegid(peer.gid)
-            os.seteuid(peer.uid)
-        connection.connect(path)
-    except OSError:
+    failures: list[OSError] = []
+
+    def connect() -> None:
+        try:
+            if peer != Peer(os.geteuid(), os.getegid()):
+                libc = ctypes.CDLL(None, use_errno=True)
+                for call, value in ((_SETRESGID, peer.gid), (_SETRESUID, peer.uid)):
+                    if libc.syscall(call[platform.machine()], value, value, value) != 0:
+                        raise _IdsNotTaken(ctypes.get_errno(), f"cannot become uid {peer.uid}")
+            connection.connect(path)
+        except OSError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=connect, name="mmdg-probe")
+    thread.start()
+    thread.join()
+    if failures:
         connection.close()
-        raise
-    finally:
-        if peer != own:
-            os.seteuid(own.uid)
-            os.setegid(own.gid)
+        if isinstance(failures[0], _IdsNotTaken):
+            raise failures[0]
+        raise SecurityError(f"the start-up self-test cannot connect as uid {peer.uid}: {failures[0]}") from failures[0]
     return connection
 
 
@@ -196,7 +217,7 @@ def prove_refusal(sockets: Sockets, admission: Admission) -> str:
     shown; the directory's mode then keeps others out, which `check_directory` has checked.
 
     Returns:
-        `proven`, or `foreign uid not testable without root`.
+        `proven`, or why a foreign uid could not be tested.
 
     Raises:
         SecurityError: a foreign uid was heard, or the own user is judged against its role. Do not serve.
@@ -213,11 +234,17 @@ def prove_refusal(sockets: Sockets, admission: Admission) -> str:
             if _reaches(admission, server, path, own) is not expected:
                 raise SecurityError(f"uid {own.uid} was {'refused' if expected else 'heard'} against its role; "
                                     "the kiosk sockets are not served")
-            if own.uid != 0 or admission.roles.role_of(foreign) is not None:
-                return "foreign uid not testable without root" if own.uid != 0 else "uid 65534 is admitted by the roles"
+            if own.uid != 0 or platform.machine() not in _SETRESUID:
+                return "foreign uid not testable without root"
+            if admission.roles.role_of(foreign) is not None:
+                return f"foreign uid not testable: the roles admit uid {foreign.uid}"
             os.chmod(directory, 0o755)  # noqa: S103 - the probe must be reachable, so that only the role refuses it
             os.chmod(path, 0o666)  # noqa: S103
-            if _reaches(admission, server, path, foreign):
+            try:
+                heard = _reaches(admission, server, path, foreign)
+            except _IdsNotTaken as error:
+                return f"foreign uid not testable here: {error}"
+            if heard:
                 raise SecurityError(f"a message of uid {foreign.uid}, who has no role, was heard; the kiosk sockets "
                                     "are not served")
         finally:

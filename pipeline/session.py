@@ -123,15 +123,15 @@ class Session:
                 PhaseChanged(session_id=self.request.session_id, phase=self.phase)]
 
     def observe(self, observation: Observation, now_ns: int) -> list[Event]:
-        """What the camera saw in one frame. `now_ns` is the time of receipt; in lock-step the frame's own stamp."""
+        """What the camera saw in one frame, each once and in order: the engine drops repeats.
+
+        `now_ns` is the time of receipt; in lock-step the frame's own stamp.
+        """
         if self.ended:
             return []
         last = self._last
         if last is None and observation.stamp_ns < self.began_ns:
             self.counters["observation_before_session"] += 1
-            return []
-        if last is not None and last.epoch == observation.epoch and observation.sequence <= last.sequence:
-            self.counters["repeated_observation"] += 1
             return []
         if observation.stamp_ns > now_ns or (last is not None and observation.stamp_ns <= last.stamp_ns):
             return self.end(Reason.CLOCK_JUMP, now_ns)

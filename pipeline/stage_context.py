@@ -65,5 +65,5 @@ class StageContext:
         """One JSON line for people and for `--json`, printed by the supervisor."""
         send_now(self._progress, [messages.encode(messages.Report(line=line))])
 
-    def close(self) -> None:
-        self.sockets.close()
+    def close(self, linger_ms: int = 0) -> None:
+        self.sockets.close(linger_ms)

@@ -65,7 +65,7 @@ def print_sizes(uv: str, folder: Path) -> None:
         (torch if LEFT_OUT.match(named) else locked)[named] = max(sizes, default=0)
     for title, part in (("requirements.lock", locked), ("torch from the default index (CUDA)", torch)):
         print(f"{title}: {len(part)} packages, {sum(part.values()) / 1e6:.0f} MB")
-        for named, size in sorted(part.items(), key=lambda item: -item[1])[:8]:
+        for named, size in sorted(part.items(), key=lambda item: -item[1]):
             print(f"  {size / 1e6:7.1f}  {named}")
 
 

@@ -1,7 +1,7 @@
 """Presentation attacks: a bent print, a screen, a rigid mask. First sketches with the right structure.
 
-Print and screen show a picture that was taken by the same colour path as the camera's own: the head is rendered, encoded
-to 8 bits and decoded again, then printed or displayed.
+Print and screen show a picture that was taken by the same colour path as the camera's own: the head is rendered,
+encoded to 8 bits and decoded again, then printed or displayed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from capture.simulated.meshes import Float32, Mesh, grid_mesh
 from capture.simulated.people import NECK_PIVOT_M, make_person
 from capture.simulated.render import Stage, View, wall_radiance
 from capture.simulated.response import decode_srgb, encode_srgb
-from capture.simulated.scene import Body, Light, Motion, Scene, Segment, Wall
+from capture.simulated.scene import Body, Light, Motion, Scene, Segment, Wall, always_neutral
 
 _PICTURE = (600, 840)  # width, height in pixels
 
@@ -40,9 +40,9 @@ def take_picture(*, seed: int, identity: int, width_m: float) -> tuple[Float32, 
     """
     width, height = _PICTURE
     distance = 0.9
-    still = Motion(centre_m=(0.0, 0.0, distance), pivot_m=NECK_PIVOT_M, sway_m=(0, 0, 0), attitude_rad=(0.03, 0.0, 0.01),
-                   tremor_m=0.0, seed=seed)
-    bodies = tuple(replace(body, expression=_neutral) for body in make_person(seed=seed, identity=identity,
+    still = Motion(centre_m=(0.0, 0.0, distance), pivot_m=NECK_PIVOT_M, sway_m=(0, 0, 0),
+                   attitude_rad=(0.03, 0.0, 0.01), tremor_m=0.0, seed=seed)
+    bodies = tuple(replace(body, expression=always_neutral) for body in make_person(seed=seed, identity=identity,
                                                                               motion=still))
     scene = Scene(name="picture", label=None, species=None, bodies=bodies, wall=Wall(distance_m=1.6, seed=seed + 5),
                   light=Light(towards_key=(0.25, -0.4, -0.88), key=0.5, ambient=0.5))
@@ -61,10 +61,6 @@ def take_picture(*, seed: int, identity: int, width_m: float) -> tuple[Float32, 
     assert outline is not None
     picture = decode_srgb(encode_srgb(radiance.reshape(height, width, 3)))
     return picture, view.project(states[0].pose.to_world(outline))
-
-
-def _neutral(time_s: float) -> str:
-    return "neutral"
 
 
 def _sheet(width_m: float, height_m: float, radius_m: float, columns: int = 33, rows: int = 25) -> NDArray[np.float64]:
@@ -160,6 +156,7 @@ def make_mask(*, seed: int, identity: int, motion: Motion) -> tuple[Body, ...]:
     grey = texture[..., :3].mean(axis=2, keepdims=True)
     texture[..., :3] = 0.02 + 0.95 * (grey + 0.85 * (texture[..., :3] - grey))
     texture[..., 3] = RESIN_INFRARED * (0.9 + 0.1 * texture[..., 3] / texture[..., 3].max())
-    mask = Body(name="mask", segment=Segment.FACE, meshes={"neutral": shell(load_heads(), identity % len(load_heads()))},
+    rigid = {"neutral": shell(load_heads(), identity % len(load_heads()))}
+    mask = Body(name="mask", segment=Segment.FACE, meshes=rigid,
                 texture=texture, material=RESIN, motion=motion, face_points=head.face_points)
     return mask, replace(head, face_points=None), torso

@@ -1,4 +1,4 @@
-"""`SimulatedCamera`: a scene seen through simulated sensors, behind the `Camera` contract. All its data is simulated."""
+"""`SimulatedCamera`: a scene before simulated sensors, behind the `Camera` contract. All its data is simulated."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from capture.camera import (
     MonotonicNs,
     Pace,
 )
-from capture.frames import ClockDomain, EmitterState, Frame, FrameSet, Spectrum, StreamKind
+from capture.frames import ClockDomain, EmitterState, Frame, FrameSet, Pixels, Spectrum, StreamKind
 from capture.rig import Rig
 from capture.simulated.catalogue import make_scene
 from capture.simulated.scene import Scene
-from capture.simulated.sensors import DEPTH_SCALE_M, Sensors, SensorNoise, simulated_rig
+from capture.simulated.sensors import DEPTH_SCALE_M, SensorNoise, Sensors, simulated_rig
 from capture.simulated.truth import SimulatedTruth
 
 
@@ -58,7 +58,7 @@ class SimulatedCamera(Camera):
     """
 
     def __init__(self, scene: str | Scene = "bona_fide", *, seed: int = 0, pace: Pace = Pace.REALTIME,
-                 frame_rate: float = 15.0, frames: int | None = None, noise: SensorNoise | None = None,
+                 frame_rate: float = 10.0, frames: int | None = None, noise: SensorNoise | None = None,
                  skew_ms: float = 0.0, size: tuple[int, int] = (640, 480), rig: Rig | None = None,
                  faults: Faults | None = None, serial: str = "SIM-D435-0",
                  monotonic_ns: MonotonicNs = time.monotonic_ns, sleep: Callable[[float], None] = time.sleep,
@@ -146,8 +146,8 @@ class SimulatedCamera(Camera):
         planes = sensors.planes(index, time_s, colour_time_s)
         arrival_ns = max(instant_ns, colour_ns) if self.pace is Pace.LOCKSTEP else self.monotonic_ns()
 
-        def frame(kind: StreamKind, pixels: object, stamp_ns: int, bits: int, spectrum: Spectrum) -> Frame:
-            return Frame(kind=kind, pixels=pixels, frame_number=index, sensor_timestamp_ns=stamp_ns,  # type: ignore[arg-type]
+        def frame(kind: StreamKind, pixels: Pixels, stamp_ns: int, bits: int, spectrum: Spectrum) -> Frame:
+            return Frame(kind=kind, pixels=pixels, frame_number=index, sensor_timestamp_ns=stamp_ns,
                          clock_domain=ClockDomain.SIMULATED, arrival_ns=arrival_ns, bit_depth=bits,
                          emitter=EmitterState.FLOOD, spectrum=spectrum)
 

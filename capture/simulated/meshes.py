@@ -32,7 +32,7 @@ class Mesh:
         total = np.stack([sum(np.bincount(self.triangles[:, corner], faces[:, axis], len(self.vertices))
                               for corner in range(3)) for axis in range(3)], axis=1)
         length = np.linalg.norm(total, axis=1, keepdims=True)
-        return (total / np.maximum(length, 1e-20)).astype(np.float32)
+        return np.asarray(total / np.maximum(length, 1e-20), np.float32)
 
     @cached_property
     def shading_attributes(self) -> Float32:
@@ -40,13 +40,6 @@ class Mesh:
         corners = np.concatenate([self.normals[self.triangles], self.texels], axis=2)  # (T, 3, 5)
         return np.ascontiguousarray(np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0],
                                                     corners[:, 2] - corners[:, 0]], axis=1))
-
-    @cached_property
-    def bounds(self) -> Float32:
-        """The eight corners of the axis-aligned bounding box, (8, 3)."""
-        low, high = self.vertices.min(0), self.vertices.max(0)
-        return np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])],
-                        np.float32)
 
     def points(self, triangle: NDArray[np.int32], u: Float32, v: Float32) -> NDArray[np.float64]:
         """Points (N, 3) at barycentric (u, v) of the given triangles."""

@@ -54,7 +54,8 @@ class Motion:
 
     Attributes:
         centre_m: where the body's origin dwells. pivot_m: what it turns about, in its own frame.
-        sway_m: amplitude along x, y, z of a movement of 4 to 9 s. attitude_rad: amplitude of yaw, pitch, roll (5 to 12 s).
+        sway_m: amplitude along x, y, z of a movement of 4 to 9 s.
+        attitude_rad: amplitude of yaw, pitch and roll, in 5 to 12 s.
         tremor_m: amplitude of a 2 to 4 Hz tremor. drift_m_per_s: steady movement, to make skew matter.
         speed: multiplies time. seed: phases and periods.
     """

@@ -32,8 +32,8 @@ def simulated_rig(size: tuple[int, int] = (640, 480), *, distorted: bool = False
     """The true rig. `distorted` gives the colour stream `MILD_DISTORTION` (Brown-Conrady)."""
     width, height = size
     scale = width / 640
-    colour = Intrinsics(width=width, height=height, fx=615.2 * scale, fy=615.4 * scale, cx=(width - 1) / 2 + 2.3 * scale,
-                        cy=(height - 1) / 2 - 1.7 * scale,
+    colour = Intrinsics(width=width, height=height, fx=615.2 * scale, fy=615.4 * scale,
+                        cx=(width - 1) / 2 + 2.3 * scale, cy=(height - 1) / 2 - 1.7 * scale,
                         model=DistortionModel.BROWN_CONRADY if distorted else DistortionModel.NONE,
                         coefficients=MILD_DISTORTION if distorted else (0.0, 0.0, 0.0, 0.0, 0.0))
     depth = Intrinsics(width=width, height=height, fx=385.1 * scale, fy=385.1 * scale,
@@ -96,16 +96,17 @@ class Sensors:
         rng = np.random.default_rng([seed, 41])
         # Drawing normals costs more than rendering: each frame reads this bank from another place.
         self._bank = rng.standard_normal(4 * pixels + 65_536, dtype=np.float32)
-        self._blotches = cv2.GaussianBlur(rng.standard_normal((64, 64)).astype(np.float32), (0, 0), 2.0)
-        self._blotches /= self._blotches.std()
+        blotches = cv2.GaussianBlur(rng.standard_normal((64, 64)), (0, 0), 2.0)
+        self._blotches: Float32 = (blotches / np.std(blotches)).astype(np.float32)
         codes = np.arange(256, dtype=np.float32)
         self._infrared_sigma = np.zeros(256, np.float32)
         self._colour_sigma = np.zeros(256, np.float32)
         if noise.full_well is not None:
-            self._infrared_sigma = np.sqrt(codes * 255 / np.float32(noise.full_well) + np.float32(noise.read_codes ** 2))
+            shot = codes * np.float32(255 / noise.full_well)
+            self._infrared_sigma = np.sqrt(shot + np.float32(noise.read_codes ** 2))
             linear = decode_srgb(np.arange(256, dtype=np.uint8))
-            shot = np.sqrt(linear / np.float32(noise.full_well) + np.float32((noise.read_codes / 255 / 8) ** 2))
-            self._colour_sigma = np.minimum(shot * CODES_PER_UNIT, 6.0).astype(np.float32)
+            spread = np.sqrt(linear / np.float32(noise.full_well) + np.float32((noise.read_codes / 255 / 8) ** 2))
+            self._colour_sigma = np.minimum(spread * CODES_PER_UNIT, 6.0).astype(np.float32)
 
     def planes(self, index: int, time_s: float, colour_time_s: float) -> Planes:
         """The instant `index`: depth and infrared at `time_s`, colour at `colour_time_s`."""
@@ -156,10 +157,10 @@ class Sensors:
             blind = shaded.facing < self.noise.grazing_cosine
             body = self.stage.scene.bodies[layer.body]
             if body.material.hole_fraction:
-                mesh = body.meshes[layer.state.expression]
+                mesh = self.stage.mesh(layer.body, layer.state)
                 cell = (mesh.points(layer.triangle, layer.u, layer.v)[:, :2] / 0.006).astype(np.int64) % 64
-                blotch = self._blotches[cell[:, 1], cell[:, 0]] + np.float32(rng.normal(0, 0.1))
-                blind |= blotch < np.quantile(self._blotches, body.material.hole_fraction)
+                failing = np.quantile(self._blotches, body.material.hole_fraction) + rng.normal(0, 0.1)
+                blind |= (self._blotches < failing)[cell[:, 1], cell[:, 0]]
             flat_lost[layer.pixel] = blind
         infrared = self._finish(np.clip(level + np.float32(0.5), 0, 255).astype(np.uint8), self._infrared_sigma,
                                 self._normals(rng, 1))
@@ -181,11 +182,19 @@ def stereo_shadow(visible: Visible, focal_baseline_px_m: float) -> NDArray[np.bo
 
     The right imager sees a pixel of column x at x - d; it is hidden if one further right lands left of it.
     """
-    depth = visible.depth_m
+    bodies = [layer.pixel for layer in visible.layers]
+    whole: NDArray[np.bool_] = np.zeros_like(visible.depth_m, bool)
+    if not bodies:  # the wall alone has neither edge nor shadow
+        return whole
+    width = visible.depth_m.shape[-1]
+    rows = slice(max(min(int(p.min()) for p in bodies) // width - 1, 0),
+                 max(int(p.max()) for p in bodies) // width + 2)
+    depth = visible.depth_m[rows]
     landing = np.arange(depth.shape[1], dtype=np.float32) - np.float32(focal_baseline_px_m) / depth
     nearest = np.minimum.accumulate(landing[:, ::-1], axis=1)[:, ::-1]
     hidden = np.zeros(depth.shape, bool)
     hidden[:, :-1] = nearest[:, 1:] < landing[:, :-1]
     square = np.ones((3, 3), np.uint8)
     jump = cv2.dilate(depth, square) - cv2.erode(depth, square)
-    return np.asarray(hidden | (jump > 0.06 * depth))
+    whole[rows] = hidden | (jump > 0.06 * depth)
+    return whole

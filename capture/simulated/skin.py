@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from capture.simulated.heads import ATLAS_SHAPE, SKIN_HEIGHT, SKIN_WIDTH, TILE, Heads
 from capture.simulated.materials import HAIR_INFRARED
@@ -43,7 +45,7 @@ def _smooth_noise(rng: np.random.Generator, width: int, height: int, cell: int) 
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def _step(x: Float32, low: float, high: float) -> Float32:
+def _step(x: NDArray[Any], low: float, high: float) -> Float32:
     t = np.clip((x - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 

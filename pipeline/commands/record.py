@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -53,15 +53,17 @@ def record_camera(camera: Camera, path: Path, *, frames: int | None = None, seco
         CameraError: it cannot be opened. RecordingError: the file cannot be begun or finished.
     """
     from capture.recording import RecordingError, RecordingWriter
+    from capture.write_ahead import WriteAhead
 
-    ended, problem, span_s = "stopped", "", 0.0
+    ended, problem, span_s, accepted = "stopped", "", 0.0, 0
     with contextlib.ExitStack() as stack:
         stack.callback(camera.close)
         description = camera.open()
         writer = stack.enter_context(RecordingWriter(path, description, label=label, notes=notes))
+        ahead = stack.enter_context(WriteAhead(writer, may_drop=description.live))
         started_ns, first_ns, silent = monotonic_ns(), None, 0
         while not should_stop():
-            if frames is not None and writer.sets >= frames:
+            if frames is not None and accepted >= frames:
                 ended = "frames"
                 break
             try:
@@ -72,9 +74,12 @@ def record_camera(camera: Camera, path: Path, *, frames: int | None = None, seco
                 if seconds is not None and elapsed_s >= seconds:
                     ended = "seconds"
                     break
-                writer.write(frame_set)
-                span_s = (frame_set.arrival_ns - first_ns) / 1e9
-                on_set(writer.sets)
+                if ahead.put(frame_set):
+                    accepted += 1
+                    span_s = (frame_set.arrival_ns - first_ns) / 1e9
+                    on_set(accepted)
+                else:
+                    camera.counters["disk_late"] += 1
             except FrameTimeoutError as error:
                 silent += 1
                 if silent >= MAX_SILENT_READS:
@@ -86,6 +91,10 @@ def record_camera(camera: Camera, path: Path, *, frames: int | None = None, seco
             except (CameraError, RecordingError) as error:
                 ended, problem = "error", str(error)
                 break
+        try:
+            ahead.finish()
+        except RecordingError as error:
+            ended, problem = "error", problem or str(error)
         writer.close(camera.counters)
     size = path.stat().st_size if writer.sets else 0
     return RecordingSummary(path=str(path), sets=writer.sets, seconds=round(span_s, 3), megabytes=round(size / 1e6, 3),
@@ -166,8 +175,6 @@ def _progress(console: Console, frames: int | None) -> Iterator[Callable[[int], 
 
 
 def _print_summary(summary: RecordingSummary, as_json: bool) -> None:
-    from dataclasses import asdict
-
     if as_json:
         sys.stdout.write(json.dumps(asdict(summary)) + "\n")
     elif summary.sets:

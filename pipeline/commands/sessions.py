@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -92,7 +92,7 @@ def register(app: typer.Typer) -> None:
                          f"{recovered.reason}\n")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     Console(stderr=True).print(f"error: {message}", style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
@@ -105,7 +105,8 @@ def _print_report(report: dict[str, Any]) -> None:
                 f"{report['megabytes']:.1f} MB",
         "streams": streams,
         "camera": f"{report['camera']} {report['serial']}{' (SIMULATED)' if report['simulated'] else ''}",
-        "rig": f"SHA-256 {report['rig_sha256']}, depth unit {report['depth_scale_m'] or 'none'} m",
+        "rig": f"SHA-256 {report['rig_sha256']}, "
+               + (f"depth unit {report['depth_scale_m']:g} m" if report["depth_scale_m"] else "no depth"),
         "label": report["label"] or "none", "notes": report["notes"] or "none",
         "recorded": f"{report['created']} by {report['software']}",
         "recovered from": report["recovered_from"] or "not recovered",

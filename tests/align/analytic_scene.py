@@ -1,13 +1,13 @@
 """A head of two ellipsoids before a wall, ray-cast in closed form: every correspondence is exact at any sub-pixel.
 
-The world is the colour sensor's frame at colour time. Depth and infrared are taken `skew_s` earlier, with the head where
-it was then. Simulated, of course: textures are sine waves, noise follows the usual stereo model.
+The world is the colour sensor's frame at colour time. Depth and infrared are taken `skew_s` earlier, with the head
+where it was then. Simulated, of course: textures are sine waves, noise follows the usual stereo model.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -65,6 +65,14 @@ def with_separate_infrared(rig: Rig) -> Rig:
                    to_colour={**rig.to_colour, StreamKind.INFRARED: to_colour})
 
 
+@lru_cache(maxsize=8)
+def _image_rays(intrinsics: Intrinsics) -> np.ndarray:
+    """Rays (z = 1) of all pixels in the sensor's own frame: inverting a distorted lens is the slow part."""
+    pixels = np.stack(np.meshgrid(np.arange(intrinsics.width, dtype=float), np.arange(intrinsics.height, dtype=float)),
+                      axis=-1)
+    return deproject(pixels, np.ones(pixels.shape[:2]), intrinsics)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnalyticScene:
     """Distances in metres; `velocity_m_s` of the head in the colour frame; `noise` switches noise and holes."""
@@ -104,18 +112,20 @@ class AnalyticScene:
             nearest, on_head = np.where(closer, hit, nearest), on_head | closer
         return nearest, on_head
 
+    def image_rays(self, kind: StreamKind) -> tuple[np.ndarray, np.ndarray]:
+        pose = self.rig.to_colour[kind]
+        return pose.translation, _image_rays(self.rig.intrinsics[kind]) @ pose.matrix.T
+
     def rays(self, kind: StreamKind, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Origin and directions, in the world, of pixels `[..., 2]` of a stream; parameter = z in that stream's frame."""
+        """Origin and directions, in the world, of pixels `[..., 2]` of a stream; parameter = z of that stream."""
         local = deproject(pixels, np.ones(pixels.shape[:-1]), self.rig.intrinsics[kind])
         pose = self.rig.to_colour[kind]
         return pose.translation, local @ pose.matrix.T
 
     def see(self, kind: StreamKind) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """z, head mask and texture coordinates (world, the wall's fixed, the head's moving with it) of a whole image."""
-        i = self.rig.intrinsics[kind]
-        pixels = np.stack(np.meshgrid(np.arange(i.width, dtype=float), np.arange(i.height, dtype=float)), axis=-1)
+        """z, head mask and texture coordinates (the wall's fixed, the head's moving with it) of a whole image."""
         head = self.head_m if kind is StreamKind.COLOUR else self.head_m - self.motion_m
-        origin, directions = self.rays(kind, pixels)
+        origin, directions = self.image_rays(kind)
         z, on_head = self.cast(origin, directions, head)
         points = origin + z[..., None] * directions
         return z, on_head, np.where(on_head[..., None], points - head, points)
@@ -128,11 +138,11 @@ class AnalyticScene:
 
     # --- images -----------------------------------------------------------------------------------------------------
     @cached_property
-    def depth_z(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.see(StreamKind.DEPTH)
+    def seen(self) -> dict[StreamKind, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        return {kind: self.see(kind) for kind in self.rig.intrinsics}
 
     def depth_pixels(self) -> np.ndarray:
-        z, on_head, _ = self.depth_z
+        z, on_head, _ = self.seen[StreamKind.DEPTH]
         if self.noise:
             rng = np.random.default_rng(self.seed)
             focal_baseline = self.rig.intrinsics[StreamKind.DEPTH].fx * 0.050
@@ -150,7 +160,7 @@ class AnalyticScene:
         return units
 
     def grey(self, kind: StreamKind) -> np.ndarray:
-        level = self.texture(self.see(kind)[2])
+        level = self.texture(self.seen[kind][2])
         if self.noise:
             level = level + np.random.default_rng(self.seed + 1).normal(0, 2, level.shape)
         return np.clip(np.rint(level), 0, 255).astype(np.uint8)
@@ -185,7 +195,7 @@ class AnalyticScene:
     @cached_property
     def inside_px(self) -> np.ndarray:
         """Per colour pixel: how many pixels inside the head's silhouette it lies, 0 outside."""
-        _, on_head, _ = self.see(StreamKind.COLOUR)
+        _, on_head, _ = self.seen[StreamKind.COLOUR]
         return cv2.distanceTransform(on_head.astype(np.uint8), cv2.DIST_L2, 5)
 
     def face_box(self, kind: StreamKind = StreamKind.COLOUR) -> tuple[float, float, float, float]:

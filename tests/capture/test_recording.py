@@ -9,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from mcap.reader import make_reader
+from mcap.records import Channel, Chunk, Message
+from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, Writer
 
 from capture.camera import CorruptStreamError, NoDeviceError
-from capture.recording import RecordingError, RecordingReader, RecordingWriter, recover_recording
+from capture.mcap_file import open_chunk
+from capture.recording import RecordingError, RecordingReader, RecordingWriter, decode_messages, recover_recording
+from capture.recording_format import FormatError, Manifest
 from tests.capture.sessions import make_description, make_rig, make_set, write_session
 
 
@@ -235,6 +240,21 @@ def test_no_flipped_bit_anywhere_changes_what_is_read(tmp_path):
             for a, b in zip(found, expected, strict=True):
                 assert_same_set(a, b)
     assert refused > 150
+
+
+def test_a_changed_stamp_beside_sound_planes_fails_the_checksum(tmp_path):
+    with write_session(tmp_path / "s.mcap", 1).open("rb") as file:
+        chunk = next(r for r in StreamReader(file, emit_chunks=True).records if isinstance(r, Chunk))
+    content = zstandard.decompress(chunk.data)
+    assert content.count(b"8333.25") == 2
+    chunk.data = zstandard.compress(content.replace(b"8333.25", b"8333.26", 1))
+    records, damage = open_chunk(chunk)
+    topics = {r.id: r.topic for r in records if isinstance(r, Channel)}
+    messages = [r for r in records if isinstance(r, Message)]
+    manifest = Manifest.of(make_description(), created="")
+    assert decode_messages(messages, None, topics, manifest, 0).colour.exposure_us == 8333.26  # only the checksum knows
+    with pytest.raises(FormatError, match="crc validation failed"):
+        decode_messages(messages, damage, topics, manifest, 0)
 
 
 def test_a_set_cut_out_of_the_middle_is_missed(tmp_path):

@@ -30,7 +30,8 @@ def observation(sequence: int, stamp_ns: int, **changes: Any) -> Observation:
     faces = [ObservedFace(track_id=t, x=200.0, y=100.0, width=180.0, height=220.0, score=0.9) for t in tracks]
     values: dict[str, Any] = {
         "camera": CAMERA, "source": "sim-1", "epoch": EPOCH, "sequence": sequence, "stamp_ns": stamp_ns,
-        "frame_period_ms": PERIOD_MS, "faces": faces, "subject": subject, "track_broken": False, "conditions": conditions,
+        "frame_period_ms": PERIOD_MS,
+        "faces": faces, "subject": subject, "track_broken": False, "conditions": conditions,
         "quality": QUALITY, "bundle_sent": True,
         "modalities": MODALITIES, "counters": {}}
     return Observation(**(values | changes))
@@ -38,8 +39,9 @@ def observation(sequence: int, stamp_ns: int, **changes: Any) -> Observation:
 
 def score(sequence: int, logit: float = 6.0, model: ModelInfo = MODEL, **changes: Any) -> Score:
     values: dict[str, Any] = {
-        "camera": CAMERA, "source": "sim-1", "epoch": EPOCH, "sequence": sequence, "track_id": 1, "worker": "inference-1",
-        "logit": logit, "probability": 0.5, "uncertainty": dict.fromkeys(MODALITIES, 0.1), "modalities": MODALITIES,
+        "camera": CAMERA, "source": "sim-1", "epoch": EPOCH, "sequence": sequence, "track_id": 1,
+        "worker": "inference-1", "logit": logit,
+        "probability": 0.5, "uncertainty": dict.fromkeys(MODALITIES, 0.1), "modalities": MODALITIES,
         "model_hash": model.model_hash, "purpose": model.purpose.value, "durations_ms": {},
         "stamps_ns": {}, "quality": QUALITY}
     return Score(**(values | changes))

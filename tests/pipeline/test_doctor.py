@@ -121,7 +121,7 @@ def test_a_machine_without_usb_is_a_warning(tmp_path):
 def test_cameras_are_what_the_sdk_lists(module_folder, monkeypatch, answer, status, expected):
     (module_folder / "capture").mkdir()
     (module_folder / "capture" / "__init__.py").touch()
-    (module_folder / "capture" / "realsense.py").write_text(f"def list_devices():\n    {answer}\n")
+    (module_folder / "capture" / "realsense_device.py").write_text(f"def list_devices():\n    {answer}\n")
     monkeypatch.chdir(module_folder)  # the child's first import path is its working directory
     found = doctor.check_cameras()
     assert (found.status, expected in found.detail) == (status, True), found

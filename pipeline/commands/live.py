@@ -1,0 +1,141 @@
+"""`mmdg-live`: run the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+#: Shown by --help; `pipeline.supervisor.ExitCode` is the list itself.
+EPILOG = ("Exit codes: 0 finished; 1 a process could not be kept running; 2 wrong usage or configuration; 3 no such "
+          "camera; 4 recording damaged or foreign; 5 checkpoint refused.")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class PaceOption(StrEnum):
+    REALTIME = "realtime"
+    LOCKSTEP = "lockstep"
+
+
+def _fail(message: str, exit_code: int) -> typer.Exit:
+    print(f"mmdg-live: {message}", file=sys.stderr)
+    return typer.Exit(exit_code)
+
+
+@app.command(epilog=EPILOG)
+def live(
+    camera: Annotated[str | None, typer.Option(
+        help="realsense[:SERIAL] | replay:FILE | simulated[:SCENE] | webcam[:INDEX|FILE]. Scenes: bona_fide, print, "
+             "screen, mask, nobody, two_people.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration (docs/configuration.md).")] = None,
+    model: Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors). Default: the installed one.")] = None,
+    kiosk: Annotated[str | None, typer.Option(
+        help="Serve kiosks at ipc://PATH (docs/kiosk-protocol.md). Without it a local session is opened for each "
+             "person who appears; such a decision can never open anything.")] = None,
+    pace: Annotated[PaceOption, typer.Option(
+        help="For recorded and simulated cameras. lockstep: each frame set is scored exactly once, in recorded time, "
+             "with the same result on each run.")] = PaceOption.REALTIME,
+    seed: Annotated[int, typer.Option(min=0, help="Of a simulated camera.")] = 0,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this long.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop after the first decision.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, every event and score.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Show the score of each frame, too.")] = False,
+) -> None:
+    """Watch an RGB-D-IR camera and decide whether the face in front of it is bona fide or a presentation attack.
+
+    Answers on stdout, logs on stderr (MMDG_LOG=info shows more). Stop with Ctrl-C.
+
+    Try it without a camera:  mmdg-live --camera simulated:print --once
+    """
+    from capture.camera import CameraError, NoDeviceError
+    from pipeline.camera_probe import probe
+    from pipeline.channels import ChannelError
+    from pipeline.config import ConfigError, Settings, load_settings, settings_from
+    from pipeline.report_lines import render
+    from pipeline.supervisor import ExitCode, Supervisor
+
+    logging.basicConfig(stream=sys.stderr, level=os.environ.get("MMDG_LOG", "WARNING").upper(),
+                        format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    overrides: dict[str, Any] = {}
+    if camera is not None:
+        overrides["cameras"] = [{"spec": camera, "pace": pace.value, "seed": seed}]
+    if kiosk is not None:
+        overrides["kiosk"] = {"endpoint": kiosk}
+    try:
+        if config is not None:
+            settings: Settings = load_settings(config, overrides)
+        elif camera is not None:
+            settings = settings_from(overrides, "command line")
+        else:
+            raise _fail("which camera? Give --camera (mmdg-live --help lists them) or --config", ExitCode.USAGE)
+        for one in settings.cameras:
+            probe(one.spec)
+        checkpoint = _checkpoint(model, settings.inference.model)
+    except NoDeviceError as error:
+        raise _fail(str(error), ExitCode.NO_DEVICE) from None
+    except CameraError as error:
+        raise _fail(str(error), ExitCode.CORRUPT_RECORDING) from None
+    except (ConfigError, ValueError) as error:
+        raise _fail(str(error), ExitCode.USAGE) from None
+
+    stop = {"asked": False}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.update(asked=True))
+    ends_s = None if seconds is None else time.monotonic() + seconds
+
+    def on_report(line: str) -> None:
+        if as_json:
+            print(line, flush=True)
+        elif (text := render(json.loads(line), scores=scores)) is not None:
+            print(text, flush=True)
+        if once and json.loads(line).get("type") == "decision":
+            stop["asked"] = True
+
+    try:
+        supervisor = Supervisor(settings, checkpoint, on_report=on_report, report_scores=as_json or scores,
+                                should_stop=lambda: stop["asked"] or (ends_s is not None
+                                                                      and time.monotonic() >= ends_s))
+        outcome = supervisor.run()
+    except ChannelError as error:
+        raise _fail(str(error), ExitCode.USAGE) from None
+    if as_json:
+        print(json.dumps({"type": "summary", "exit_code": int(outcome.exit_code), "error": outcome.error,
+                          "restarts": outcome.restarts, "counters": outcome.counters}), flush=True)
+    if outcome.error is not None:
+        raise _fail(outcome.error, outcome.exit_code)
+
+
+def _checkpoint(option: Path | None, configured: str | None) -> Path:
+    """The checkpoint to run. The test checkpoint is made here when it is not there yet (a few seconds)."""
+    if option is not None or configured is not None:
+        path = option or Path(configured or "")
+        if not path.is_file():
+            raise ValueError(f"no checkpoint at {path}; check --model (or inference.model in the configuration)")
+        return path
+    from mmdg_model.asset_directory import test_checkpoint_path
+
+    path = test_checkpoint_path()
+    if not path.is_file():
+        print(f"making the test checkpoint {path} (untrained: it can decide nothing)", file=sys.stderr)
+        # In a process of its own, so that this one never loads torch.
+        subprocess.run([sys.executable, "-m", "mmdg_model.test_checkpoint"], check=True, stdout=sys.stderr)
+    return path
+
+
+def main() -> None:
+    """Entry point of `mmdg-live`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

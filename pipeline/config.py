@@ -1,0 +1,170 @@
+"""The configuration file: YAML, typed, strict; an error names the file, the YAML path, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from pipeline.policy import Policy, PolicyError
+
+PositiveMs = Annotated[float, Meta(gt=0)]
+
+
+class ConfigError(ValueError):
+    """A configuration is wrong; the message quotes the file, the YAML path and the value."""
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class CameraConfig(_Section, frozen=True, kw_only=True):
+    """One camera. spec: as for `--camera`. pace: `lockstep` only for recorded and simulated sources."""
+
+    spec: Annotated[str, Meta(min_length=1)]
+    name: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")] = "camera"
+    pace: Literal["realtime", "lockstep"] = "realtime"
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+
+class DetectionConfig(_Section, frozen=True, kw_only=True):
+    """min_score: of the face detector, 0..1."""
+
+    min_score: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+
+
+class CropConfig(_Section, frozen=True, kw_only=True):
+    """view: the sensor whose geometry the planes share. face_scale: side of the crop over the side of the face box."""
+
+    view: Literal["colour", "depth"] = "colour"
+    face_scale: Annotated[float, Meta(ge=1.0, le=3.0)] = 1.3
+
+
+class HubConfig(_Section, frozen=True, kw_only=True):
+    """max_age_ms: a bundle whose frames arrived longer ago is dropped instead of scored."""
+
+    max_age_ms: PositiveMs = 250.0
+
+
+class InferenceConfig(_Section, frozen=True, kw_only=True):
+    """model: checkpoint (None: the installed default). sha256: refuse any other file. threads: 0 = cores - cameras."""
+
+    model: str | None = None
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+    threads: Annotated[int, Meta(ge=0, le=256)] = 0
+    workers: Annotated[int, Meta(ge=1, le=8)] = 1
+
+
+class SupervisorConfig(_Section, frozen=True, kw_only=True):
+    """Restart budget and liveness limits."""
+
+    max_restarts: Annotated[int, Meta(ge=0)] = 5
+    restart_window_s: Annotated[float, Meta(gt=0)] = 60.0
+    silent_after_s: Annotated[float, Meta(gt=0)] = 2.0
+    start_within_s: Annotated[float, Meta(gt=0)] = 60.0
+
+
+class KioskConfig(_Section, frozen=True, kw_only=True):
+    """endpoint: `ipc://PATH` of the command socket (events: PATH.events); None: local sessions, a track each."""
+
+    endpoint: Annotated[str, Meta(pattern="^ipc://.+")] | None = None
+
+
+class Settings(_Section, frozen=True, kw_only=True):
+    """Everything `mmdg-live` runs with."""
+
+    cameras: Annotated[list[CameraConfig], Meta(min_length=1, max_length=8)]
+    detection: DetectionConfig = DetectionConfig()
+    crop: CropConfig = CropConfig()
+    hub: HubConfig = HubConfig()
+    inference: InferenceConfig = InferenceConfig()
+    policy: Policy = Policy()
+    kiosk: KioskConfig = KioskConfig()
+    supervisor: SupervisorConfig = SupervisorConfig()
+    runtime_dir: str | None = None
+
+
+_UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]+)`(?: - at `(?P<path>[^`]+)`)?")
+
+
+def _at(raw: Any, path: str) -> Any:
+    """The value at a msgspec path such as `$.cameras[0].spec`, or None where there is none."""
+    for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
+        try:
+            raw = raw[key] if key else raw[0 if index == "..." else int(index)]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw
+
+
+def _known_keys(path: str) -> list[str]:
+    kind: Any = Settings
+    for key in re.findall(r"\.([^.\[\]]+)", path):
+        kind = {field.name: field.type for field in msgspec.structs.fields(kind)}.get(key)
+        kind = CameraConfig if key == "cameras" else kind
+        if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+            return []
+    return [field.name for field in msgspec.structs.fields(kind)]
+
+
+def settings_from(raw: Any, place: str) -> Settings:
+    """Typed settings from plain data; `place` names the source in errors.
+
+    Raises:
+        ConfigError: unknown key (with a guess), wrong type, value out of range.
+    """
+    try:
+        settings = msgspec.convert(raw, Settings)
+        settings.policy.check("$.policy")
+    except PolicyError as error:
+        raise ConfigError(f"{place}: {error}") from error
+    except msgspec.ValidationError as error:
+        text = str(error)
+        if unknown := _UNKNOWN.search(text):
+            path = unknown["path"] or "$"
+            known = _known_keys(path)
+            guess = difflib.get_close_matches(unknown["key"], known, n=1)
+            hint = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(known)}"
+            raise ConfigError(f"{place}: unknown key {unknown['key']!r} at {path}; {hint}") from error
+        located = re.search(r"at `([^`]+)`", text)
+        value = f" (it is {_at(raw, located[1])!r})" if located else ""
+        raise ConfigError(f"{place}: {text}{value}") from error
+    names = [camera.name for camera in settings.cameras]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{place}: two cameras share a name at $.cameras: {names}; give each its own 'name'")
+    return settings
+
+
+def load_settings(path: Path, overrides: dict[str, Any] | None = None) -> Settings:
+    """Read a YAML file; `overrides` (from the command line) replace its top-level keys.
+
+    Raises:
+        ConfigError: missing or unreadable file, not YAML, not a mapping, or as `settings_from`.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; check the path given with --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping at the top level, got {type(raw).__name__}")
+    return settings_from({**raw, **(overrides or {})}, str(path))
+
+
+def worker_threads(settings: Settings, cores: int | None = None) -> int:
+    """Threads of one inference worker: cores minus busy cameras, at least one.
+
+    Measured (docs/streaming.md): two OpenMP threads beside one busy camera on two cores ran 16 times slower.
+    """
+    if settings.inference.threads:
+        return settings.inference.threads
+    available = len(os.sched_getaffinity(0)) if cores is None else cores
+    return max(1, (available - len(settings.cameras)) // settings.inference.workers)

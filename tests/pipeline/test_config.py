@@ -1,0 +1,75 @@
+"""A wrong configuration is refused with the file, the YAML path, the value and a remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import ConfigError, load_settings, settings_from, worker_threads
+
+MINIMAL = "cameras:\n  - spec: simulated:print\n"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "live.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, MINIMAL))
+    assert settings.cameras[0].spec == "simulated:print"
+    assert settings.policy.allowed_purposes == ("release",)
+    assert settings.kiosk.endpoint is None
+
+
+def test_the_command_line_wins(tmp_path: Path) -> None:
+    settings = load_settings(written(tmp_path, MINIMAL), {"kiosk": {"endpoint": "ipc:///tmp/kiosk"}})
+    assert settings.kiosk.endpoint == "ipc:///tmp/kiosk"
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("cameras:\n  - spec: simulated\ncamera: x\n", r"unknown key 'camera' at \$; did you mean 'cameras'"),
+    ("cameras:\n  - specs: simulated\n    spec: x\n", r"unknown key 'specs' at \$\.cameras\[.*\]; did you mean 'spec'"),
+    ("cameras:\n  - spec: 5\n", r"\$\.cameras\[.*\]\.spec.*it is 5"),
+    ("cameras: []\n", r"\$\.cameras"),
+    ("{}\n", "cameras"),
+    (MINIMAL + "hub:\n  max_age_ms: fast\n", r"\$\.hub\.max_age_ms.*it is 'fast'"),
+    (MINIMAL + "hub:\n  max_age_ms: -1\n", r"\$\.hub\.max_age_ms.*it is -1"),
+    (MINIMAL + "crop:\n  view: thermal\n", r"\$\.crop\.view.*it is 'thermal'"),
+    (MINIMAL + "policy:\n  deadline_ms: 60000\n", r"\$\.policy\.deadline_ms: 60000"),
+    (MINIMAL + "policy:\n  allowed_purposes: [anything]\n", "anything"),
+    (MINIMAL + "inference:\n  sha256: abc\n", r"\$\.inference\.sha256.*it is 'abc'"),
+    (MINIMAL + "kiosk:\n  endpoint: tcp://0.0.0.0:1\n", r"\$\.kiosk\.endpoint.*it is 'tcp://0\.0\.0\.0:1'"),
+    ("cameras:\n  - {spec: a, name: door}\n  - {spec: b, name: door}\n", "two cameras share a name"),
+    ("- a list\n", "expected a mapping"),
+    ("cameras: [\n", "not YAML"),
+    ("cameras: !!python/object/apply:os.system ['true']\n", "not YAML"),
+])
+def test_a_wrong_file_is_refused_by_path_and_value(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_settings(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml.*--config"):
+        load_settings(tmp_path / "nowhere.yaml")
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "live.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize(("cores", "cameras", "asked", "expected"), [
+    (2, 1, 0, 1), (2, 2, 0, 1), (8, 1, 0, 7), (8, 3, 0, 5), (8, 1, 4, 4),
+])
+def test_the_network_leaves_a_core_to_each_camera(cores: int, cameras: int, asked: int, expected: int) -> None:
+    settings = settings_from({"cameras": [{"spec": "simulated", "name": f"c{i}"} for i in range(cameras)],
+                              "inference": {"threads": asked}}, "test")
+    assert worker_threads(settings, cores) == expected

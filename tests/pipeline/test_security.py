@@ -1,0 +1,166 @@
+import os
+import socket
+import stat
+
+import pytest
+
+from pipeline.channels import DEALER, ROUTER, Sockets, drain_with_user
+from pipeline.security import (
+    ZAP_DOMAIN,
+    Admission,
+    Peer,
+    Role,
+    RoleMap,
+    SecurityError,
+    answer_zap,
+    check_directory,
+    parse_peer,
+    prove_refusal,
+    restrict,
+    role_named,
+)
+
+ROLES = RoleMap(uids={1000: Role.KIOSK, 1001: Role.MONITOR}, gids={50: Role.OPERATOR})
+
+
+@pytest.mark.parametrize(("address", "peer"), [
+    ("localhost:1000:100:4242", Peer(1000, 100)),
+    ("localhost:0:0:1", Peer(0, 0)),
+    ("127.0.0.1", None), ("localhost", None), ("localhost:1000:100", None), ("localhost:1000:100:1:2", None),
+    ("localhost:-1:100:4242", None), ("localhost:root:root:1", None), ("localhost:١:1:1", None), ("", None),
+])
+def test_parse_peer(address, peer):
+    assert parse_peer(address) == peer
+
+
+@pytest.mark.parametrize(("peer", "role"), [
+    (Peer(1000, 1), Role.KIOSK), (Peer(1001, 1), Role.MONITOR), (Peer(1001, 50), Role.OPERATOR),
+    (Peer(7, 50), Role.OPERATOR), (Peer(7, 7), None), (Peer(0, 0), None),
+])
+def test_uid_and_gid_become_a_role(peer, role):
+    assert ROLES.role_of(peer) is role
+
+
+def zap(address=b"localhost:1000:1:9", version=b"1.0", domain=ZAP_DOMAIN, mechanism=b"NULL"):
+    return [version, b"7", domain, address, b"", mechanism]
+
+
+def test_an_admitted_peer_gets_its_role_as_user_id():
+    reply, role = answer_zap(zap(), ROLES)
+    assert reply == [b"1.0", b"7", b"200", b"OK", b"KIOSK", b""]
+    assert role is Role.KIOSK
+    assert role_named("KIOSK") is Role.KIOSK
+
+
+@pytest.mark.parametrize("request_frames", [
+    zap(address=b"localhost:7:7:9"), zap(address=b"10.0.0.1"), zap(address=b"\xff"), zap(domain=b""),
+    zap(domain=b"other"), zap(mechanism=b"PLAIN"), zap(mechanism=b"CURVE"), zap(mechanism=b""), zap(version=b"2.0"),
+    zap()[:5], zap()[:2], zap()[:1], [],
+])
+def test_everything_else_is_refused(request_frames):
+    reply, role = answer_zap(request_frames, ROLES)
+    assert role is None
+    assert reply[2] == b"400"
+    assert reply[4] == b""
+
+
+@pytest.mark.parametrize("name", [None, "", "kiosk", "ROOT"])
+def test_no_role_without_the_admissions_word(name):
+    assert role_named(name) is None
+
+
+def test_roles_are_ordered():
+    assert Role.MONITOR < Role.KIOSK < Role.OPERATOR
+
+
+def test_a_message_carries_the_role_of_its_connection_and_not_what_it_claims(tmp_path):
+    with Sockets() as sockets:
+        admission = Admission(sockets, RoleMap(uids={os.getuid(): Role.MONITOR}))
+        server = sockets.open(ROUTER, f"ipc://{tmp_path}/k", bind=True, zap_domain=ZAP_DOMAIN)
+        client = sockets.open(DEALER, f"ipc://{tmp_path}/k", bind=False, identity=b"OPERATOR")
+        client.send(b"User-Id: OPERATOR")
+        assert admission.socket.poll(5000)
+        admission.answer()
+        assert server.poll(5000)
+        assert [(user, frames[-1]) for user, frames in drain_with_user(server)] == [("MONITOR", b"User-Id: OPERATOR")]
+
+
+def test_a_socket_without_admission_gives_no_role(tmp_path):
+    with Sockets() as sockets:
+        server = sockets.open(ROUTER, f"ipc://{tmp_path}/k", bind=True)
+        sockets.open(DEALER, f"ipc://{tmp_path}/k", bind=False).send(b"x")
+        assert server.poll(5000)
+        assert [role_named(user) for user, _ in drain_with_user(server)] == [None]
+
+
+def test_the_startup_proof_holds_for_the_default_roles():
+    with Sockets() as sockets:
+        admission = Admission(sockets, RoleMap.own_user())
+        proof = prove_refusal(sockets, admission)
+        # Root in a container may lack the right to take another uid; everyone else always does.
+        assert proof == "proven" or "not testable" in proof
+        assert admission.counters["admitted"] == 1
+        assert admission.counters["refused"] == (proof == "proven")
+        if os.getuid() != 0:
+            assert proof == "foreign uid not testable without root"
+
+
+def test_the_startup_proof_holds_when_the_own_user_has_no_role():
+    with Sockets() as sockets:
+        admission = Admission(sockets, RoleMap(uids={os.getuid() + 1: Role.KIOSK}))
+        prove_refusal(sockets, admission)
+        assert admission.counters["admitted"] == 0
+        assert admission.counters["refused"] >= 1
+
+
+def test_a_handler_that_admits_everyone_is_found_out(monkeypatch):
+    def lenient(request, roles):
+        return [b"1.0", request[1], b"200", b"OK", b"KIOSK", b""], Role.KIOSK
+
+    monkeypatch.setattr("pipeline.security.answer_zap", lenient)
+    with Sockets() as sockets:
+        admission = Admission(sockets, RoleMap(uids={12345: Role.KIOSK}))
+        with pytest.raises(SecurityError, match="not served"):
+            prove_refusal(sockets, admission)
+
+
+def test_without_a_handler_nothing_is_served(monkeypatch):
+    monkeypatch.setattr("pipeline.security.Admission.answer", lambda self: None)
+    with Sockets() as sockets:
+        admission = Admission(sockets, RoleMap.own_user())
+        with pytest.raises(SecurityError, match="self-test"):
+            prove_refusal(sockets, admission)
+
+
+@pytest.mark.parametrize(("mode", "roles", "accepted"), [
+    (0o700, RoleMap.own_user(), True), (0o750, ROLES, True), (0o750, RoleMap.own_user(), False),
+    (0o770, ROLES, False), (0o755, ROLES, False), (0o777, ROLES, False),
+])
+def test_the_directory_must_keep_others_out(tmp_path, mode, roles, accepted):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    directory.chmod(mode)
+    if accepted:
+        assert check_directory(f"ipc://{directory}/kiosk", roles) == directory
+    else:
+        with pytest.raises(SecurityError, match=f"mode {mode:o}"):
+            check_directory(f"ipc://{directory}/kiosk", roles)
+
+
+def test_a_directory_is_made_private(tmp_path):
+    made = check_directory(f"ipc://{tmp_path}/new/kiosk", RoleMap.own_user())
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_only_ipc_is_served():
+    with pytest.raises(SecurityError, match="tcp"):
+        check_directory("tcp://0.0.0.0:5555", RoleMap.own_user())
+
+
+@pytest.mark.parametrize(("roles", "mode"), [(RoleMap.own_user(), 0o600), (ROLES, 0o660)])
+def test_the_socket_file_is_closed_to_others(tmp_path, roles, mode):
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+        restrict(f"ipc://{path}", roles)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
