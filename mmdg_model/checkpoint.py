@@ -29,6 +29,9 @@ from mmdg_model.scorer import Purpose
 FORMAT_VERSION = 1
 METADATA_KEY = "mmdg_live"
 
+#: The metadata key of the other kind of file that holds weights (`weights/backbone.py`).
+BACKBONE_KEY = "mmdg_live_backbone"
+
 _STORED_DTYPES = (torch.float32, torch.float16)
 _KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training", "known_answer")
 
@@ -126,7 +129,11 @@ def load_checkpoint(path: Path, *, expected_hash: str | None = None) -> Checkpoi
 
 def _metadata(blob: bytes, place: str) -> dict[str, Any]:
     (header_length,) = struct.unpack_from("<Q", blob)
-    text = json.loads(blob[8:8 + header_length]).get("__metadata__", {}).get(METADATA_KEY)
+    metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
+    text = metadata.get(METADATA_KEY)
+    if text is None and BACKBONE_KEY in metadata:
+        raise CheckpointError(f"checkpoint {place}: a backbone, from which training starts, and no liveness model; "
+                              "give a trained checkpoint")
     if text is None:
         raise CheckpointError(f"checkpoint {place}: no metadata key {METADATA_KEY!r}; these are bare weights: import "
                               "them with the weight importer first")

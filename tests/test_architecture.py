@@ -25,6 +25,9 @@ IMPORTERS = {
     "trimesh": (r"capture/simulated/.*",),
     "anny": (r"capture/simulated/bake_heads\.py",),
 }
+#: The only modules that may call `torch.load`, and only with `weights_only=True`.
+RESTRICTED_UNPICKLERS = ("mmdg_model/weights/source_file.py",)
+
 HEAVY = ("torch", "mediapipe", "pyrealsense2", "embreex", "trimesh", "anny", "matplotlib")
 
 #: Public definitions without a docstring, counted per package. It may only shrink: lower the number when you add one.
@@ -128,6 +131,9 @@ def test_nothing_unpickles_or_loads_yaml_unsafely():
             called = ast.unparse(node.func)
             allows_pickle = any(word.arg == "allow_pickle" and not (
                 isinstance(word.value, ast.Constant) and word.value.value is False) for word in node.keywords)
+            if called == "torch.load" and path in RESTRICTED_UNPICKLERS and any(
+                    word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords):
+                continue
             if called in forbidden_calls or allows_pickle:
                 found.append(f"{path}:{node.lineno}: {called}")
     assert found == []

@@ -20,13 +20,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from mmdg_model.checkpoint import BACKBONE_KEY
 from mmdg_model.config import Activation, ConfigError, EmbeddingNorm, ModelConfig
 from mmdg_model.network import MMDG
 from mmdg_model.plain_values import from_plain, to_plain
 from mmdg_model.vit import build_block, build_embedding
 
 FORMAT_VERSION = 1
-BACKBONE_KEY = "mmdg_live_backbone"
 
 #: What a backbone's and a network's configuration both hold.
 BACKBONE_FIELDS = ("width", "heads", "depth", "patch_size", "image_size", "mlp_ratio", "layer_norm_eps", "activation",

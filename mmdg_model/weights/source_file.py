@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -111,7 +112,8 @@ def _is_torchscript(blob: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(blob)) as archive:
             return any(name.endswith("/constants.pkl") or "/code/" in name for name in archive.namelist())
-    except zipfile.BadZipFile:
+    # Damage to the directory shows as any of these. `torch.load` then judges it, and it too opens no program.
+    except (zipfile.BadZipFile, ValueError, LookupError, NotImplementedError, OverflowError, OSError, struct.error):
         return False
 
 

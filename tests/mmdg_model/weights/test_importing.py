@@ -143,7 +143,7 @@ def test_a_training_program_s_file(container, tmp_path):
 
 def test_heads_follow_from_a_usual_width_and_are_asked_for_otherwise(tmp_path):
     weights = REFERENCES["timm"][0]()
-    with pytest.raises(WeightImportError, match="width is 48, no multiple of 64.*state it with --heads"):
+    with pytest.raises(WeightImportError, match=r"width is 48, no multiple of 64.*state it with --heads"):
         import_weights(saved(weights, tmp_path / "in.safetensors"), tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
     with pytest.raises(WeightImportError, match=r"model.width is 48, expected a multiple of model.heads = 5"):
@@ -198,7 +198,7 @@ def test_an_output_is_never_overwritten(tmp_path):
 
 def test_a_backbone_decides_nothing(tmp_path):
     imported_backbone(REFERENCES["timm"][0](), tmp_path)
-    with pytest.raises(CheckpointError, match="backbone"):
+    with pytest.raises(CheckpointError, match="a backbone, from which training starts, and no liveness model"):
         load_checkpoint(tmp_path / "out.safetensors")
     with pytest.raises(WeightImportError, match="takes no purpose"):
         import_weights(tmp_path / "in.safetensors", tmp_path / "other.safetensors", heads=HEADS, purpose=Purpose.TEST)
