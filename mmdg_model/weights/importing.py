@@ -1,4 +1,4 @@
-"""A foreign weight file to one of ours: a backbone, or a whole MMDG checkpoint."""
+"""A foreign weight file to one of ours: a backbone, a whole MMDG checkpoint, or MMDG++ weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import torch
 from mmdg_model.checkpoint import Checkpoint, save_checkpoint
 from mmdg_model.config import ConfigError
 from mmdg_model.inputs import DepthEncoding, InputSpecification
-from mmdg_model.network import build_mmdg
+from mmdg_model.network import MODALITIES, build_mmdg
 from mmdg_model.scorer import Purpose
 from mmdg_model.torch_scorer import measure_known_answer
 from mmdg_model.weights.backbone import BACKBONE_FIELDS, Backbone, BackboneConfig, save_backbone
 from mmdg_model.weights.layout import Layout, Result, Translation, WeightImportError
 from mmdg_model.weights.layouts import AUTO, choose_layout
 from mmdg_model.weights.official import is_official
+from mmdg_model.weights.plus_plus_file import PlusPlusWeights, save_plus_plus
 from mmdg_model.weights.released_mmdg import RELEASED_CHOICES
+from mmdg_model.weights.released_mmdg_plus_plus import plus_plus_shapes
 from mmdg_model.weights.source_file import SourceFile, read_source
 
 #: Weights do not say how many heads share their width. ViT-Ti, S, B, L and CLIP's all have 64 channels a head.
@@ -78,6 +80,11 @@ def import_weights(source: Path, output: Path, *, layout: str = AUTO, purpose: P
                 raise WeightImportError(f"weights {source}: layout {chosen.name!r} gives a backbone, which decides "
                                         "nothing: it takes no purpose and no depth encoding")
             config, output_hash = _write_backbone(file, chosen, translation, heads, output)
+        elif chosen.result is Result.MMDG_PLUS_PLUS:
+            if depth_encoding is not None:
+                raise WeightImportError(f"weights {source}: a file of MMDG++ weights takes no depth encoding yet")
+            purpose = purpose or Purpose.TEST
+            config, output_hash = _write_plus_plus(file, chosen, translation, heads, purpose, output)
         else:
             purpose = purpose or Purpose.TEST
             config, output_hash = _write_checkpoint(file, chosen, translation, heads, purpose,
@@ -90,19 +97,25 @@ def import_weights(source: Path, output: Path, *, layout: str = AUTO, purpose: P
 
 
 def infer_config(translation: Translation, layout: Layout, place: str, *, heads: int | None = None,
-                 embedding: str = "embedding", block: str = "blocks.{}") -> BackboneConfig:
+                 embedding: str = "embedding", block: str = "blocks.{}",
+                 patches_name: str = "") -> BackboneConfig:
     """Sizes from the shapes of three weights, conventions from the layout.
+
+    Args:
+        translation, layout, place: what was read, as what, from where.
+        heads: attention heads; by default one for each 64 channels.
+        embedding, block, patches_name: what these parts are called in the translation.
 
     Raises:
         WeightImportError: shapes that no ViT has, or a width that does not tell the number of heads.
         ConfigError: sizes that do not fit together.
     """
-    patches, position, expansion = (translation.weights[f"{embedding}.patches.weight"],
+    patches, position, expansion = (translation.weights[patches_name or f"{embedding}.patches.weight"],
                                     translation.weights[f"{embedding}.position"],
                                     translation.weights[f"{block.format(0)}.mlp.0.weight"])
     projection = translation.weights.get("projection")
     if (patches.dim() != 4 or patches.shape[1] != 3 or patches.shape[2] != patches.shape[3] or 0 in patches.shape):
-        raise _misshapen(place, f"{embedding}.patches.weight", translation, "(width, 3, patch, patch)")
+        raise _misshapen(place, patches_name or f"{embedding}.patches.weight", translation, "(width, 3, patch, patch)")
     width, patch_size = patches.shape[0], patches.shape[2]
     grid = round(max(position.shape[1] - 1, 0) ** 0.5) if position.dim() == 3 else 0
     if grid < 1 or tuple(position.shape) != (1, grid * grid + 1, width):
@@ -158,3 +171,24 @@ def _write_checkpoint(file: SourceFile, layout: Layout, translation: Translation
         known_answer=measure_known_answer(network.eval(), specification), created_by=_CREATED_BY,
         training={"weights": "imported", "layout": layout.name, "source_sha256": file.sha256})
     return config.to_dict(), save_checkpoint(checkpoint, output)
+
+
+def _write_plus_plus(file: SourceFile, layout: Layout, translation: Translation, heads: int | None, purpose: Purpose,
+                     output: Path) -> tuple[dict[str, int | float | str], str]:
+    place, first = str(file.path), MODALITIES[0]
+    vit = infer_config(translation, layout, place, heads=heads, embedding=f"embeddings.{first}",
+                       block="blocks.{}.block", patches_name="patches.weight")
+    prompts, projection = translation.weights[f"prompts.{first}"], translation.weights[f"projections.{first}"]
+    down = translation.weights[f"blocks.0.adapters.{first}.own_down.weight"]
+    for name, weight, axes in (("prompts", prompts, 3), ("projections", projection, 2)):
+        if weight.dim() != axes or 0 in weight.shape:
+            raise _misshapen(place, f"{name}.{first}", translation, f"{axes} axes")
+    if down.dim() != 2 or 0 in down.shape:
+        raise _misshapen(place, f"blocks.0.adapters.{first}.own_down.weight", translation, "2 axes")
+    sizes = {"width": vit.width, "heads": vit.heads, "depth": vit.depth, "patch_size": vit.patch_size,
+             "image_size": vit.image_size, "mlp_ratio": vit.mlp_ratio, "adapter_width": down.shape[0],
+             "projection_width": projection.shape[1], "domains": prompts.shape[0], "prompt_tokens": prompts.shape[1],
+             "prompt_width": prompts.shape[2]}
+    weights = translation.checked(plus_plus_shapes(sizes), place, layout.name)
+    released = PlusPlusWeights(sizes=sizes, weights=weights, purpose=purpose, source_sha256=file.sha256)
+    return {**vit.to_dict(), **sizes}, save_plus_plus(released, output)

@@ -46,6 +46,7 @@ class Result(StrEnum):
 
     BACKBONE = "backbone"  # a pretrained ViT that training starts from; it decides nothing
     CHECKPOINT = "checkpoint"  # a whole MMDG
+    MMDG_PLUS_PLUS = "mmdg_plus_plus"  # a whole MMDG++, in a file of its own kind
 
 
 @dataclass(frozen=True, kw_only=True)

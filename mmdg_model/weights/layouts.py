@@ -10,6 +10,7 @@ from mmdg_model.weights.hugging_face_vit import HUGGING_FACE
 from mmdg_model.weights.layout import Layout, WeightImportError
 from mmdg_model.weights.openai_clip import OPENAI_CLIP, OPENAI_CLIP_VISUAL
 from mmdg_model.weights.released_mmdg import RELEASED_MMDG
+from mmdg_model.weights.released_mmdg_plus_plus import RELEASED_MMDG_PLUS_PLUS
 from mmdg_model.weights.timm_vit import TIMM
 from mmdg_model.weights.torchvision_vit import TORCHVISION
 
@@ -18,7 +19,8 @@ AUTO = "auto"
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
-    for layout in (TORCHVISION, TIMM, HUGGING_FACE, OPENAI_CLIP, OPENAI_CLIP_VISUAL, RELEASED_MMDG)
+    for layout in (TORCHVISION, TIMM, HUGGING_FACE, OPENAI_CLIP, OPENAI_CLIP_VISUAL, RELEASED_MMDG,
+                   RELEASED_MMDG_PLUS_PLUS)
 }
 
 

@@ -39,7 +39,8 @@ def import_weights_command(
 ) -> None:
     """Import weights of another library, or released ones.
 
-    A pretrained ViT becomes a backbone file, from which training starts; a whole MMDG becomes a checkpoint.
+    A pretrained ViT becomes a backbone file, from which training starts; a whole MMDG becomes a checkpoint,
+    a whole MMDG++ a file of MMDG++ weights.
 
     Exit codes: 0 written, 1 refused (nothing is written), 2 wrong usage.
     """
@@ -114,7 +115,9 @@ def _one_of(value: str | None, allowed: list[str], option: str) -> str | None:
 
 
 def _described(output: Path, report: ImportReport) -> str:
-    kind = f"checkpoint of purpose {report.purpose}" if report.purpose else "backbone to train from; it decides nothing"
+    kind = {"backbone": "backbone to train from; it decides nothing",
+            "checkpoint": f"checkpoint of purpose {report.purpose}",
+            "mmdg_plus_plus": f"MMDG++ weights of purpose {report.purpose}; no scorer takes them"}[report.result]
     shape = ", ".join(f"{key} {report.config[key]}" for key in ("width", "heads", "depth", "patch_size", "image_size",
                                                                 "layer_norm_eps", "activation", "embedding_norm"))
     left_out: dict[str, int] = {}

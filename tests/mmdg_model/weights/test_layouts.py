@@ -7,8 +7,10 @@ from mmdg_model.weights.layout import BLOCK, Layout, WeightImportError
 from mmdg_model.weights.layouts import LAYOUTS, choose_layout, match_scores
 from tests.mmdg_model.weights.references import REFERENCES
 from tests.mmdg_model.weights.released import released_weights
+from tests.mmdg_model.weights.test_plus_plus import plus_plus_weights
 
-SAMPLES = {name: make for name, (make, _) in REFERENCES.items()} | {"mmdg": released_weights}
+SAMPLES = {name: make for name, (make, _) in REFERENCES.items()} | {
+    "mmdg": released_weights, "mmdg_plus_plus": plus_plus_weights}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
