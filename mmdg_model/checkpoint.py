@@ -29,8 +29,11 @@ from mmdg_model.scorer import Purpose
 FORMAT_VERSION = 1
 METADATA_KEY = "mmdg_live"
 
-#: The metadata key of the other kind of file that holds weights (`weights/backbone.py`).
+#: Metadata keys of our other kinds of weight files (`weights/`), and what they are.
 BACKBONE_KEY = "mmdg_live_backbone"
+PLUS_PLUS_KEY = "mmdg_live_mmdg_plus_plus"
+_OTHER_KINDS = {BACKBONE_KEY: "a backbone, from which training starts, and no liveness model",
+                PLUS_PLUS_KEY: "released MMDG++ weights, which are no checkpoint of this network"}
 
 _STORED_DTYPES = (torch.float32, torch.float16)
 _KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training", "known_answer")
@@ -131,9 +134,8 @@ def _metadata(blob: bytes, place: str) -> dict[str, Any]:
     (header_length,) = struct.unpack_from("<Q", blob)
     metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
     text = metadata.get(METADATA_KEY)
-    if text is None and BACKBONE_KEY in metadata:
-        raise CheckpointError(f"checkpoint {place}: a backbone, from which training starts, and no liveness model; "
-                              "give a trained checkpoint")
+    if text is None and (kind := next((what for key, what in _OTHER_KINDS.items() if key in metadata), None)):
+        raise CheckpointError(f"checkpoint {place}: {kind}; give a trained checkpoint")
     if text is None:
         raise CheckpointError(f"checkpoint {place}: no metadata key {METADATA_KEY!r}; these are bare weights: import "
                               "them with the weight importer first")

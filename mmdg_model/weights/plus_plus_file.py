@@ -18,11 +18,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from mmdg_model.checkpoint import PLUS_PLUS_KEY
 from mmdg_model.scorer import Purpose
 from mmdg_model.weights.released_mmdg_plus_plus import plus_plus_shapes
 
 FORMAT_VERSION = 1
-PLUS_PLUS_KEY = "mmdg_live_mmdg_plus_plus"
 
 #: What the shapes of an MMDG++ follow from, and the number of heads, which they do not tell.
 PLUS_PLUS_SIZES = ("width", "heads", "depth", "patch_size", "image_size", "mlp_ratio", "adapter_width",

@@ -6,11 +6,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from mmdg_model.checkpoint import CheckpointError, load_checkpoint
+from mmdg_model.checkpoint import PLUS_PLUS_KEY, CheckpointError, load_checkpoint
 from mmdg_model.scorer import Purpose
 from mmdg_model.weights.importing import import_weights
 from mmdg_model.weights.layout import LayoutMismatchError, Result, WeightImportError
-from mmdg_model.weights.plus_plus_file import PLUS_PLUS_KEY, PlusPlusFileError, load_plus_plus
+from mmdg_model.weights.plus_plus_file import PlusPlusFileError, load_plus_plus
 from mmdg_model.weights.released_mmdg_plus_plus import plus_plus_shapes
 from tests.mmdg_model.weights.references import DEPTH, HEADS, TOKENS, WIDTH, lively, shapes_clip
 
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_refused(tmp_path, change, error, complaint):
 
 def test_it_is_no_checkpoint(tmp_path):
     imported(tmp_path, purpose=Purpose.RELEASE)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="released MMDG\\+\\+ weights, which are no checkpoint"):
         load_checkpoint(tmp_path / "out.safetensors")
 
 

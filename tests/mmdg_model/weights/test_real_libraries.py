@@ -66,6 +66,19 @@ MODELS = {"torchvision": torchvision_model, "timm": timm_model, "hugging_face": 
           "openai_clip": open_clip_model}
 
 
+@torch.inference_mode()
+def test_files_that_hugging_face_writes_are_named_as_before(tmp_path):
+    """In memory, its version 5 renames; on disk it does not. Both give one backbone."""
+    model, weights, _ = hugging_face_model(**TINY)
+    model.save_pretrained(tmp_path / "saved")
+    torch.save(weights, tmp_path / "memory.pth")
+    imported = []
+    for source in (tmp_path / "saved" / "model.safetensors", tmp_path / "memory.pth"):
+        import_weights(source, source.with_suffix(".backbone.safetensors"), heads=TINY["heads"])
+        imported.append(load_backbone(source.with_suffix(".backbone.safetensors")).weights)
+    assert all(torch.equal(weight, imported[1][name]) for name, weight in imported[0].items())
+
+
 @pytest.mark.parametrize("sizes", [TINY, BASE], ids=["tiny", "base"])
 @pytest.mark.parametrize("layout", MODELS)
 @torch.inference_mode()

@@ -1,5 +1,7 @@
 """Foreign files: what is opened, what is refused and in which words; no code in a file ever runs."""
 
+import dataclasses
+import hashlib
 import os
 import re
 
@@ -9,6 +11,7 @@ import torch
 
 from mmdg_model.weights.importing import import_weights
 from mmdg_model.weights.layout import WeightImportError
+from mmdg_model.weights.official import OFFICIAL
 from mmdg_model.weights.source_file import read_source
 from tests.mmdg_model.weights.references import HEADS, REFERENCES
 
@@ -129,6 +132,35 @@ def test_torchscript_is_opened_only_if_its_hash_is_trusted(tmp_path):
     assert asked[0] in str(caught.value)
     source = read_source(tmp_path / "in.pt", trusted_torchscript=lambda sha256: sha256 == asked[0])
     assert set(source.weights) == {"weight", "bias"}
+
+
+def test_official_torchscript_is_imported(tmp_path, monkeypatch):
+    class Tower(torch.nn.Module):
+        """Weights under the names of CLIP's image tower; OpenAI's file is such an archive."""
+
+        def __init__(self):
+            super().__init__()
+            for name, weight in REFERENCES["openai_clip"][0]().items():
+                *modules, last = name.split(".")
+                parent = self
+                for module in modules:
+                    if module not in dict(parent.named_children()):
+                        parent.add_module(module, torch.nn.Module())
+                    parent = parent.get_submodule(module)
+                parent.register_buffer(last, weight.half())
+
+        def forward(self, value: torch.Tensor) -> torch.Tensor:
+            return value
+
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+        torch.jit.save(torch.jit.trace(Tower(), torch.zeros(1)), tmp_path / "in.pt")
+    with pytest.raises(WeightImportError, match="only official ones are opened"):
+        import_weights(tmp_path / "in.pt", tmp_path / "out.safetensors", heads=HEADS)
+    row = dataclasses.replace(OFFICIAL["openai-clip-vit-b-16"],
+                              sha256=hashlib.sha256((tmp_path / "in.pt").read_bytes()).hexdigest())
+    monkeypatch.setitem(OFFICIAL, row.name, row)
+    report = import_weights(tmp_path / "in.pt", tmp_path / "out.safetensors", heads=HEADS)
+    assert report.layout == "openai_clip"
 
 
 def test_damage_anywhere_gives_this_error_and_no_other(tmp_path):

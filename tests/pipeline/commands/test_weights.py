@@ -6,11 +6,13 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from mmdg_model.checkpoint import load_checkpoint
 from mmdg_model.weights import official
 from mmdg_model.weights.backbone import load_backbone
+from mmdg_model.weights.layouts import LAYOUTS
 from pipeline.commands import app
 from tests.mmdg_model.weights.references import REFERENCES
 from tests.mmdg_model.weights.released import released_weights
@@ -61,6 +63,12 @@ def test_refusals(timm_file, tmp_path, options, exit_code, complaint):
     assert complaint in " ".join(answer.stderr.replace("│", " ").split())
     assert answer.stdout == ""
     assert list(tmp_path.iterdir()) == [timm_file]
+
+
+def test_help_names_every_layout():
+    options = get_command(app).commands["import-weights"].params
+    described = next(option.help for option in options if option.name == "layout")
+    assert all(name in described for name in LAYOUTS)
 
 
 def test_output_is_safetensors(timm_file, tmp_path):
