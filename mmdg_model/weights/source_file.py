@@ -149,6 +149,10 @@ def _plain(content: Any, place: str) -> dict[str, Tensor]:
         if weight.layout is not torch.strided or weight.is_quantized or weight.dtype not in _DTYPES:
             raise WeightImportError(f"weights {place}: {name} is {weight.dtype}, {weight.layout}; expected dense "
                                     "float32, float16, bfloat16 or float64: save the model unquantised")
+        # A few bytes may claim to be a huge tensor by repeating themselves.
+        if weight.untyped_storage().nbytes() < weight.numel() * weight.element_size():
+            raise WeightImportError(f"weights {place}: {name} claims {weight.numel()} elements, more than the file "
+                                    "stores for it; save a contiguous copy")
     return dict(content)
 
 

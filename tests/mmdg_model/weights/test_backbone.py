@@ -112,6 +112,22 @@ def test_a_truncated_file(sound, tmp_path):
         load_backbone(tmp_path / "half.safetensors")
 
 
+def test_damage_to_the_header_gives_this_error_and_no_other(sound, tmp_path):
+    blob, generator = sound.read_bytes(), torch.Generator().manual_seed(0)
+    header_length = int.from_bytes(blob[:8], "little")
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(blob)
+        position = int(torch.randint(8 + header_length, (1,), generator=generator))
+        damaged[position] ^= 1 << int(torch.randint(8, (1,), generator=generator))
+        (tmp_path / "damaged.safetensors").write_bytes(damaged)
+        try:
+            load_backbone(tmp_path / "damaged.safetensors")
+        except BackboneError:
+            refused += 1
+    assert refused > 100
+
+
 def test_no_file(tmp_path):
     with pytest.raises(BackboneError, match="cannot be read"):
         load_backbone(tmp_path / "none.safetensors")

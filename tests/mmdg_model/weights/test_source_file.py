@@ -95,6 +95,7 @@ def test_no_file(tmp_path):
     ({"a": torch.zeros(1), "b": 3}, "no state dict under the keys a, b"),
     ({"a": torch.zeros(2, dtype=torch.complex64)}, "a is torch.complex64"),
     ({"a": torch.zeros(2, dtype=torch.int8)}, "a is torch.int8"),
+    ({"a": torch.zeros(1).expand(10**12)}, "a claims 1000000000000 elements, more than the file stores"),
     ({"a": torch.eye(2).to_sparse()}, "a is torch.float32, torch.sparse_coo"),
 ])
 def test_content_that_is_no_state_dict(tmp_path, content, complaint):
@@ -163,8 +164,18 @@ def test_official_torchscript_is_imported(tmp_path, monkeypatch):
     assert report.layout == "openai_clip"
 
 
-def test_damage_anywhere_gives_this_error_and_no_other(tmp_path):
-    path = torch_file(tmp_path / "in.pth", {"a.weight": torch.arange(6.0), "a.bias": torch.zeros(2)})
+def safetensors_file(path, content):
+    safetensors.torch.save_file(content, path)
+    return path
+
+
+def legacy_file(path, content):
+    return torch_file(path, content, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("write", [torch_file, legacy_file, safetensors_file])
+def test_damage_anywhere_gives_this_error_and_no_other(tmp_path, write):
+    path = write(tmp_path / "in.pth", {"a.weight": torch.arange(6.0), "a.bias": torch.zeros(2)})
     blob, generator = path.read_bytes(), torch.Generator().manual_seed(0)
     refused = 0
     for _ in range(150):
