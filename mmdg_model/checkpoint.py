@@ -29,14 +29,14 @@ from mmdg_model.scorer import Purpose
 FORMAT_VERSION = 1
 METADATA_KEY = "mmdg_live"
 
+_STORED_DTYPES = (torch.float32, torch.float16)
+_KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training", "known_answer")
+
 #: Metadata keys of our other kinds of weight files (`weights/`), and what they are.
 BACKBONE_KEY = "mmdg_live_backbone"
 PLUS_PLUS_KEY = "mmdg_live_mmdg_plus_plus"
 _OTHER_KINDS = {BACKBONE_KEY: "a backbone, from which training starts, and no liveness model",
                 PLUS_PLUS_KEY: "released MMDG++ weights, which are no checkpoint of this network"}
-
-_STORED_DTYPES = (torch.float32, torch.float16)
-_KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training", "known_answer")
 
 
 class CheckpointError(ValueError):

@@ -10,6 +10,20 @@ from typing import Self
 from mmdg_model.plain_values import from_plain, to_plain
 
 
+class Activation(StrEnum):
+    """Non-linearity of the ViT's MLPs; pretrained weights fit one only."""
+
+    GELU = "gelu"  # exact; torchvision, timm, Hugging Face
+    QUICK_GELU = "quick_gelu"  # z * sigmoid(1.702 z); OpenAI CLIP
+
+
+class EmbeddingNorm(StrEnum):
+    """What happens to embedded tokens before the first block."""
+
+    NONE = "none"
+    LAYER_NORM = "layer_norm"  # OpenAI CLIP
+
+
 class UncertaintyEstimatorKind(StrEnum):
     """How the spread of an activation under dropout is obtained."""
 
@@ -28,20 +42,6 @@ class UncertaintyReduction(StrEnum):
 
     EXP_THEN_MEAN = "exp_then_mean"  # the released code: mean over channels of exp(-rate * u)
     MEAN_THEN_EXP = "mean_then_exp"  # the paper's text: exp(-rate * mean over channels of u)
-
-
-class Activation(StrEnum):
-    """Non-linearity of the ViT's MLPs; pretrained weights fit one only."""
-
-    GELU = "gelu"  # exact; torchvision, timm, Hugging Face
-    QUICK_GELU = "quick_gelu"  # z * sigmoid(1.702 z); OpenAI CLIP
-
-
-class EmbeddingNorm(StrEnum):
-    """What happens to embedded tokens before the first block."""
-
-    NONE = "none"
-    LAYER_NORM = "layer_norm"  # OpenAI CLIP
 
 
 class ConfigError(ValueError):
