@@ -158,7 +158,7 @@ def load_backbone(path: Path) -> Backbone:
         (header_length,) = struct.unpack_from("<Q", blob)
         metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
         about = json.loads(metadata[BACKBONE_KEY]) if BACKBONE_KEY in metadata else None
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise BackboneError(f"backbone {path}: not a whole safetensors file ({error}); import it again") from error
     if about is None:
         raise BackboneError(f"backbone {path}: no metadata key {BACKBONE_KEY!r}; this is another kind of file: make a "

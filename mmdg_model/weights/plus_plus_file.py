@@ -79,7 +79,7 @@ def load_plus_plus(path: Path) -> PlusPlusWeights:
         (header_length,) = struct.unpack_from("<Q", blob)
         metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
         about = json.loads(metadata[PLUS_PLUS_KEY])
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise PlusPlusFileError(f"MMDG++ weights {path}: not a file of mmdg import-weights --layout mmdg_plus_plus "
                                 f"({type(error).__name__}: {error}); import them again") from error
     sizes = about.get("sizes") if isinstance(about, dict) else None

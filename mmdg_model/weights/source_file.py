@@ -29,6 +29,9 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "network", "net")
 #: Prefixes that wrappers (DataParallel, torch.compile, a training module) put before every name.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.")
 
+#: Larger files are refused unread: a ViT-B/16 with an optimiser's state takes 1 GB in float32.
+LARGEST_FILE_BYTES = 8 * 2**30
+
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.int32)
 
 
@@ -62,6 +65,10 @@ def read_source(path: Path, *, trusted_torchscript: Callable[[str], bool] = lamb
         WeightImportError: unreadable, of another type, truncated, holding code or anything but weights.
     """
     try:
+        size = path.stat().st_size
+        if not path.is_file() or size > LARGEST_FILE_BYTES:
+            raise WeightImportError(f"weights {path}: {size} bytes, expected a regular file of at most "
+                                    f"{LARGEST_FILE_BYTES}; save model.state_dict() alone")
         blob = path.read_bytes()
     except OSError as error:
         raise WeightImportError(f"weights {path}: cannot be read ({error.strerror}); give the path of a weight file "

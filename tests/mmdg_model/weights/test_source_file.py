@@ -86,6 +86,15 @@ def test_no_file(tmp_path):
         read_source(tmp_path / "nothing.pth")
 
 
+def test_a_folder_and_a_huge_file_are_not_read(tmp_path):
+    with pytest.raises(WeightImportError, match="expected a regular file"):
+        read_source(tmp_path)
+    with (tmp_path / "huge.pth").open("wb") as file:
+        file.truncate(9 * 2**30)  # takes no space
+    with pytest.raises(WeightImportError, match="9663676416 bytes, expected a regular file of at most 8589934592"):
+        read_source(tmp_path / "huge.pth")
+
+
 @pytest.mark.parametrize(("content", "complaint"), [
     ([1, 2], "holds a list, expected a mapping"),
     (torch.zeros(3), "holds a Tensor, expected a mapping"),
