@@ -1,4 +1,4 @@
-"""Layout of the authors' released MMDG model file (github.com/OMGGGGG/mmdg).
+"""Layout of the authors' released MMDG model (`models/u_adapter.py` of github.com/lxbuaa/mmdg_plus_plus).
 
 Branches are numbered: 1 RGB, 2 depth, 3 infrared. `adapter_a_b_2.k` feeds branch a from branch b in block k, with
 `adapter_down_1` on the own and `adapter_down_2` on the source branch. The shared ViT is a sequence: position 0 an empty

@@ -1,4 +1,4 @@
-"""Layout of the authors' released MMDG++ model file (github.com/lxbuaa/mmdg_plus_plus).
+"""Layout of the authors' released MMDG++ model (`models/mmdg_plus_plus` of github.com/lxbuaa/mmdg_plus_plus).
 
 `model.*` is the whole of OpenAI's CLIP, frozen; branches are numbered 1 RGB, 2 depth, 3 infrared. `conv_pass_a.k` is
 the one adapter of branch a in block k, for both of its sources: `_k_v` is the own branch, `_q` the source, and of the

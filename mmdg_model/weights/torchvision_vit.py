@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmdg_model.weights.layout import BLOCK, Convention, Layout, Result, Rule, linear
 
-#: Releases before 0.14 called the MLP's layers `linear_1` and `linear_2`; torchvision itself still reads them.
+#: Earlier releases called the MLP's layers `linear_1` and `linear_2`; torchvision itself still reads such files.
 OLD_MLP_NAMES = ((r"\.mlp\.linear_1\.", ".mlp.0."), (r"\.mlp\.linear_2\.", ".mlp.3."))
 
 
