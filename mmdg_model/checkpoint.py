@@ -132,7 +132,7 @@ def _metadata(blob: bytes, place: str) -> dict[str, Any]:
                               "them with the weight importer first")
     try:
         about = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {place}: metadata {METADATA_KEY!r} is not JSON ({error}); export it "
                               "again") from error
     if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
@@ -175,6 +175,9 @@ def _check_sizes(config: ModelConfig, input_spec: InputSpecification, place: str
     if config.image_size != input_spec.image_size:
         raise CheckpointError(f"checkpoint {place}: model.image_size is {config.image_size}, inputs.image_size is "
                               f"{input_spec.image_size}; they must be equal: export it again")
+    if config.absence is not input_spec.absence:
+        raise CheckpointError(f"checkpoint {place}: model.absence is {config.absence}, inputs.absence is "
+                              f"{input_spec.absence}; they must be equal: export it again")
 
 
 def _check_weights(weights: Mapping[str, Tensor], config: ModelConfig, place: str) -> None:
