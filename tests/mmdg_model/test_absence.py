@@ -165,5 +165,5 @@ def test_scores_name_only_what_was_measured(tmp_path, encoding):
 def test_network_and_inputs_must_agree_on_absence(tmp_path):
     checkpoint = make_test_checkpoint(tmp_path / "micro.safetensors", MICRO)
     torn = dataclasses.replace(checkpoint, input_spec=specification(AbsenceEncoding.ZEROS))
-    with pytest.raises(CheckpointError, match="model.absence is flag, inputs.absence is zeros"):
+    with pytest.raises(CheckpointError, match=r"model\.absence is flag, inputs\.absence is zeros"):
         save_checkpoint(torn, tmp_path / "torn.safetensors")
