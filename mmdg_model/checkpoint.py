@@ -101,8 +101,8 @@ def load_checkpoint(path: Path, *, expected_hash: str | None = None) -> Checkpoi
         expected_hash: SHA-256 in hexadecimal that the file must have, from a configuration or a signed list.
 
     Raises:
-        CheckpointError: unreadable, larger than `LARGEST_FILE_BYTES`, truncated, not safetensors, another hash, an unknown version or purpose, a
-            configuration or weights that do not fit. Never a partial result.
+        CheckpointError: unreadable, larger than `LARGEST_FILE_BYTES`, truncated, not safetensors, another hash, an
+            unknown version or purpose, a configuration or weights that do not fit. Never a partial result.
     """
     blob = _read(path)
     file_hash = hashlib.sha256(blob).hexdigest()

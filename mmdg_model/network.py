@@ -236,4 +236,4 @@ def start_positions(network: MMDG, pretrained_1ND: Tensor) -> None:
         raise ValueError(f"pretrained position embedding has shape {tuple(pretrained_1ND.shape)}, expected {expected}")
     if network.config.position_embedding is PositionEmbedding.PRETRAINED:
         for embedding in network.embeddings:
-            embedding.position.copy_(pretrained_1ND)
+            embedding.get_parameter("position").copy_(pretrained_1ND)

@@ -33,7 +33,8 @@ def declare(sound, path, section, key, value):
     ("model", "adapter_width", 10**9), ("model", "adapter_heads", 10**9), ("model", "uncertainty_samples", 10**12),
     ("model", "uncertainty_rate", 10**400), ("model", "cdc_theta", -(10**400)), ("model", "patch_size", 1),
     ("inputs", "image_size", 2**30), ("inputs", "depth_range_m", 10**400),
-    ("known_answer", "logits", [[1e308] * 3] * 4), ("known_answer", "logits", 7), ("known_answer", "logits", [[None, 0.0]] * 4),
+    ("known_answer", "logits", [[1e308] * 3] * 4), ("known_answer", "logits", 7),
+    ("known_answer", "logits", [[None, 0.0]] * 4),
 ])
 def test_declared_sizes_are_refused_without_allocating(sound, tmp_path, section, key, value):
     path = declare(sound, tmp_path / "hostile.safetensors", section, key, value)
