@@ -10,7 +10,6 @@ SHELL := /bin/bash
 VENV ?= .venv
 PYTHON ?=
 TORCH_INDEX ?=
-SECONDS_OF_DEMO ?= 20
 # Inside the clone, so that a clone is self-contained; name a shared folder to keep the assets of several clones.
 export MMDG_ASSETS ?= $(abspath $(VENV))/assets
 # Two OpenMP threads beside one busy process spin each other to a crawl (docs/architecture.md).
@@ -28,8 +27,8 @@ set-up:  ## check this machine, create .venv from the lock, fetch assets (the ta
 	@python=$$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) && \
 	  "$$python" scripts/set_up.py --venv '$(VENV)' --torch-index '$(TORCH_INDEX)'
 
-demo: set-up  ## the whole pipeline on the simulated camera, until the scene ends
-	$(RUN)/mmdg-live --camera simulated --seconds $(SECONDS_OF_DEMO)
+demo: set-up  ## simulated people and attacks through the whole pipeline; writes demo/contact_sheet.png
+	$(RUN)/mmdg demo --out demo
 
 lint: set-up  ## ruff, mypy, import contracts
 	$(RUN)/ruff check .
@@ -39,10 +38,11 @@ lint: set-up  ## ruff, mypy, import contracts
 test: lint  ## lint, import contracts and the whole test suite
 	$(RUN)/python -m pytest $(PYTEST_ARGUMENTS)
 
-bench: set-up  ## every benchmark script, quick settings; prints ratios from this machine
+bench: set-up  ## every benchmark script, quickly where it can; prints ratios from this machine
 	@for script in benchmarks/*.py; do \
 	  [ -e "$$script" ] || { echo 'no benchmarks in this tree'; break; }; \
-	  echo "== $$script"; $(RUN)/python "$$script" --quick; done
+	  quick=; ! grep -q -e --quick "$$script" || quick=--quick; \
+	  echo "== $$script $$quick"; $(RUN)/python "$$script" $$quick; done
 
 bare:  ## prove set-up, doctor and demo in a minimal Debian chroot (needs root and debootstrap; 3: not possible here)
 	bash scripts/bare.sh

@@ -22,9 +22,8 @@ SAME_SURFACE_M = 0.02
 SAME_SURFACE_PER_M2 = 0.01
 #: A hole is bridged only where the known depths around it lie within twice that: one surface, not a contour.
 BRIDGE_RANGE = 2.0
-#: Half-widths in cells of the neighbourhoods that bridge a hole, tried in this order: gaps of a slope, missing
-#: measurements, glasses.
-BRIDGE_RADII = (1, 3, 9)
+#: Half-widths in cells of the neighbourhoods that bridge a hole, tried in this order: small gaps, then larger holes.
+BRIDGE_RADII = (1, 7)
 MINIMUM_SHARE = 0.2  # of the neighbourhood must be known
 #: A patch of far cells amid near ones is a leak when it is narrower than this many cells and that much farther.
 LEAK_CELLS, LEAK_STEP_M = 9, 0.1
@@ -44,12 +43,10 @@ class ZBuffer:
     top: float
     cell_px: float
 
-    def on_grid(self, columns: F32, rows: F32) -> F32:
-        """z of the cells under a grid of pixel positions (one array a side)."""
-        across = _cells(columns, self.left, self.cell_px, self.z_m.shape[1])
-        down = _cells(rows, self.top, self.cell_px, self.z_m.shape[0])
-        picked: F32 = self.z_m[down].take(across, axis=1)
-        return picked
+    def cells(self, columns: F32, rows: F32) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Cell columns and cell rows of a grid of pixel positions (one array a side)."""
+        return (_cells(columns, self.left, self.cell_px, self.z_m.shape[1]),
+                _cells(rows, self.top, self.cell_px, self.z_m.shape[0]))
 
     def shows(self, x: F32, y: F32, z_m: F32) -> Mask:
         """Which points, at pixels (x, y) and z of this sensor, are not behind something nearer.
@@ -80,17 +77,24 @@ def splat(x: F32, y: F32, z_m: F32, *, left: float, top: float, width: float, he
             a surface leaves no gaps.
     """
     columns, rows = max(int(np.ceil(width / cell_px)), 1), max(int(np.ceil(height / cell_px)), 1)
-    scale = np.float32(1 / cell_px)
     # One ring of cells around the rectangle takes what lies outside: cheaper than selecting what lies inside.
-    across = np.clip((x - np.float32(left)) * scale + np.float32(1), 0, columns + 1).astype(np.int32)
-    down = np.clip((y - np.float32(top)) * scale + np.float32(1), 0, rows + 1).astype(np.int32)
-    down *= columns + 2
-    down += across
+    cell = _ringed(y, top, cell_px, rows)
+    cell *= columns + 2
+    cell += _ringed(x, left, cell_px, columns)
     buffer = np.full((rows + 2) * (columns + 2), _FAR_M)
-    np.minimum.at(buffer, down.ravel(), np.where(z_m > 0, z_m, _FAR_M).ravel())
+    np.minimum.at(buffer, cell.ravel(), np.where(z_m > 0, z_m, _FAR_M).ravel())
     buffer[buffer == _FAR_M] = 0
     inner = buffer.reshape(rows + 2, columns + 2)[1:-1, 1:-1]
     return ZBuffer(z_m=np.ascontiguousarray(inner), left=left, top=top, cell_px=cell_px)
+
+
+def _ringed(pixels: F32, origin: float, cell_px: float, count: int) -> NDArray[np.intp]:
+    """Cell numbers 1..count along one axis, 0 and count + 1 for what lies outside."""
+    cells = pixels * np.float32(1 / cell_px)
+    cells += np.float32(1 - origin / cell_px)
+    np.maximum(cells, np.float32(0), out=cells)
+    np.minimum(cells, np.float32(count + 1), out=cells)
+    return cells.astype(np.intp)
 
 
 def without_leaks(z_m: F32) -> F32:

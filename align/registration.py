@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from align.depth_surface import Mask, bridged, tolerance_m, without_leaks
 from align.face_crop import CROP_DEPTH_UNIT_M
-from align.planar_projection import F32, PixelGrid, Rays, rays_of_points, rotated, to_pixels
+from align.planar_projection import F32, Homography, PixelGrid, SmoothRays, homography, to_pixels
 from align.rig_geometry import (
     FACE_RELIEF_M,
     FARTHEST_FACE_M,
@@ -34,9 +34,13 @@ from align.rig_geometry import (
     inside,
 )
 from capture.frames import FrameSet, Pixels, StreamKind
-from capture.rig import Extrinsics
+from capture.rig import Intrinsics
 
 Positions = tuple[F32, F32]
+#: What `uint16` holds in units of `CROP_DEPTH_UNIT_M`; farther measurements are not valid in a crop.
+FARTHEST_CROP_M = 6.5
+#: Stands for "no z" where a number is needed to divide by; always masked.
+_NOTHING_M = np.float32(10.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,41 +94,43 @@ class Registration:
         if frame_set.depth is None:
             return RegisteredPlanes(colour=colour, colour_valid=colour_valid)
 
-        square = (grid.left - 0.5, grid.top - 0.5, float(grid.side), float(grid.side))
-        region = geometry.region_under_colour(frame_set, square, nearest_m)
-        buffer = geometry.depth_in_colour.z_buffer(region, *square)
-        buffer.z_m[:] = bridged(without_leaks(buffer.z_m))
-        expected = buffer.on_grid(columns, rows)
-        known = expected > 0
-        expected[~known] = FARTHEST_FACE_M
-
-        to_depth, to_colour = geometry.colour_to_depth, geometry.depth_to_colour
-        turned = rotated(geometry.rays[StreamKind.COLOUR].at(columns, rows), to_depth)
         depth_intrinsics = geometry.intrinsics(StreamKind.DEPTH)
-        rays = rays_of_points(turned, to_depth, expected)
-        x, y = to_pixels(rays.x, rays.y, depth_intrinsics, left=region.left, top=region.top)
-        sampled = cv2.remap(region.z_m, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-        z = sampled * _forward(to_colour, rays) + np.float32(to_colour.translation_m[2])
-        measured = sampled > 0
-        agrees = np.abs(z - expected) < tolerance_m(expected)
-        depth_valid = known & measured & agrees & colour_valid
-        z = np.where(depth_valid, z, expected)
-        rays = rays_of_points(turned, to_depth, z)
-        positions = {StreamKind.DEPTH: to_pixels(rays.x, rays.y, depth_intrinsics)}
+        rays = SmoothRays(geometry.rays[StreamKind.COLOUR], grid)
+        mapping = homography(rays, geometry.colour_to_depth, depth_intrinsics)
+        region = geometry.region_around(
+            frame_set, *_lens(*mapping.reach((nearest_m, FARTHEST_FACE_M)), depth_intrinsics))
+        square = (grid.left - 0.5, grid.top - 0.5, float(grid.side), float(grid.side))
+        buffer = geometry.depth_in_colour.z_buffer(region, *square)
+        surface = bridged(without_leaks(buffer.z_m))
+        surface[(surface == 0) | (surface > FARTHEST_CROP_M)] = _NOTHING_M
+        # Per crop pixel: the z that its cell of the z-buffer expects, how far depth may be from it, and 1 / z.
+        across, down = buffer.cells(columns, rows)
+        expected, tolerance, inverse_z = (cells[down].take(across, axis=1) for cells in (
+            surface, tolerance_m(surface), np.reciprocal(surface)))
+        known = expected < _NOTHING_M
 
-        depth, depth_valid = _as_crop_depth(z, depth_valid)
+        u, v = _lens(*mapping.pixels(inverse_z), depth_intrinsics)
+        sampled = _nearest(frame_set, u, v)
+        z = mapping.z_of(sampled)
+        # An unmeasured 0 never agrees: expected z are tens of tolerances away from it.
+        agrees = np.abs(z - expected) < tolerance
+        depth_valid = known & agrees & colour_valid
+        z = np.where(depth_valid, z, expected)
+        u, v = _lens(*mapping.pixels(np.reciprocal(z)), depth_intrinsics)
+        positions = {StreamKind.DEPTH: (u, v)}
+        depth = _as_crop_depth(z, depth_valid)
         if frame_set.infrared is None:
             return RegisteredPlanes(colour=colour, colour_valid=colour_valid, depth=depth, depth_valid=depth_valid,
                                     positions=positions)
         # In a hole the bridged z is good enough to look; a depth that contradicts the z-buffer is another surface.
-        usable = known & colour_valid & (agrees | ~measured)
+        usable = known & colour_valid & (agrees | (sampled == 0))
         if geometry.infrared_shares_depth_geometry:
-            infrared, infrared_valid = self._sampled_infrared(frame_set, positions[StreamKind.DEPTH], usable)
-            positions[StreamKind.INFRARED] = positions[StreamKind.DEPTH]
+            positions[StreamKind.INFRARED] = u, v
         else:
-            depth_z = (z - np.float32(to_colour.translation_m[2])) / _forward(to_colour, rays)
-            positions[StreamKind.INFRARED], usable = self._seen_by_infrared(rays, depth_z, usable, region)
-            infrared, infrared_valid = self._sampled_infrared(frame_set, positions[StreamKind.INFRARED], usable)
+            positions[StreamKind.INFRARED], usable = self._seen_by_infrared(
+                homography(rays, geometry.rig.transform(StreamKind.COLOUR, StreamKind.INFRARED),
+                           geometry.intrinsics(StreamKind.INFRARED)), z, usable, region)
+        infrared, infrared_valid = self._sampled_infrared(frame_set, positions[StreamKind.INFRARED], usable)
         return RegisteredPlanes(colour=colour, colour_valid=colour_valid, depth=depth, depth_valid=depth_valid,
                                 infrared=infrared, infrared_valid=infrared_valid, positions=positions)
 
@@ -139,17 +145,16 @@ class Registration:
         across = np.clip(np.rint(columns).astype(np.intp) - own.left, 0, own.z_m.shape[1] - 1)
         down = np.clip(np.rint(rows).astype(np.intp) - own.top, 0, own.z_m.shape[0] - 1)
         own_z = own.z_m[down].take(across, axis=1)
-        depth, depth_valid = _as_crop_depth(own_z, (own_z > 0) & in_image)
+        depth_valid = (own_z > 0) & (own_z <= FARTHEST_CROP_M) & in_image
+        depth = _as_crop_depth(own_z, depth_valid)
 
         z = bridged(own.z_m)[down].take(across, axis=1)
         usable = (z > 0) & in_image
-        z[~usable] = FARTHEST_FACE_M
-        rays = geometry.rays[StreamKind.DEPTH].at(columns, rows)
-        to_colour = geometry.depth_to_colour
-        turned = rotated(rays, to_colour)
-        seen = rays_of_points(turned, to_colour, z)
-        x, y = to_pixels(seen.x, seen.y, colour_intrinsics)
-        colour_z = turned[2] * z + np.float32(to_colour.translation_m[2])
+        z[~usable] = _NOTHING_M
+        rays = SmoothRays(geometry.rays[StreamKind.DEPTH], grid)
+        to_colour = homography(rays, geometry.depth_to_colour, colour_intrinsics)
+        x, y = _lens(*to_colour.pixels(np.reciprocal(z)), colour_intrinsics)
+        colour_z = to_colour.w * z + np.float32(to_colour.t[2])
         buffer = geometry.depth_in_colour.z_buffer(region, *_bounds(x, y, usable))
         buffer.z_m[:] = bridged(without_leaks(buffer.z_m))
         colour_valid = (usable & buffer.shows(x, y, colour_z) & inside(x, colour_intrinsics.width)
@@ -165,22 +170,21 @@ class Registration:
             infrared, infrared_valid = cut(frame_set.infrared.pixels, grid), in_image
             positions[StreamKind.INFRARED] = full
         elif frame_set.infrared is not None:
-            positions[StreamKind.INFRARED], usable = self._seen_by_infrared(rays, z, usable, region)
+            to_infrared = homography(rays, geometry.rig.transform(StreamKind.DEPTH, StreamKind.INFRARED),
+                                     geometry.intrinsics(StreamKind.INFRARED))
+            positions[StreamKind.INFRARED], usable = self._seen_by_infrared(to_infrared, z, usable, region)
             infrared, infrared_valid = self._sampled_infrared(frame_set, positions[StreamKind.INFRARED], usable)
         return RegisteredPlanes(colour=colour.astype(np.uint8, copy=False), colour_valid=colour_valid, depth=depth,
                                 depth_valid=depth_valid, infrared=infrared, infrared_valid=infrared_valid,
                                 positions=positions)
 
-    def _seen_by_infrared(self, depth_rays: Rays, depth_z: F32, usable: Mask,
+    def _seen_by_infrared(self, mapping: Homography, view_z: F32, usable: Mask,
                           region: DepthRegion) -> tuple[Positions, Mask]:
         """Where an infrared sensor with a geometry of its own shows these points, and which it shows at all."""
-        move = self.geometry.rig.transform(StreamKind.DEPTH, StreamKind.INFRARED)
-        turned = rotated(depth_rays, move)
-        rays = rays_of_points(turned, move, depth_z)
-        x, y = to_pixels(rays.x, rays.y, self.geometry.intrinsics(StreamKind.INFRARED))
+        x, y = _lens(*mapping.pixels(np.reciprocal(view_z)), self.geometry.intrinsics(StreamKind.INFRARED))
         buffer = self.geometry.depth_in_infrared.z_buffer(region, *_bounds(x, y, usable))
         buffer.z_m[:] = bridged(without_leaks(buffer.z_m))
-        return (x, y), usable & buffer.shows(x, y, turned[2] * depth_z + np.float32(move.translation_m[2]))
+        return (x, y), usable & buffer.shows(x, y, mapping.w * view_z + np.float32(mapping.t[2]))
 
     def _sampled_infrared(self, frame_set: FrameSet, positions: Positions, usable: Mask) -> tuple[Pixels, Mask]:
         assert frame_set.infrared is not None
@@ -209,11 +213,18 @@ def cut(pixels: Pixels, grid: PixelGrid) -> Pixels:
     return resized
 
 
-def _forward(move: Extrinsics, rays: Rays) -> F32:
-    """z, in the target's frame, that each metre along these rays adds (third row of R times the ray)."""
-    R = move.matrix.astype(np.float32)
-    gain: F32 = R[2, 0] * rays.x + R[2, 1] * rays.y + R[2, 2]
-    return gain
+def _lens(x: F32, y: F32, intrinsics: Intrinsics) -> Positions:
+    """What `homography` left to do for a distorted sensor: normalised coordinates to pixels."""
+    return to_pixels(x, y, intrinsics) if intrinsics.is_distorted else (x, y)
+
+
+def _nearest(frame_set: FrameSet, u: F32, v: F32) -> F32:
+    """The measurement nearest to each pixel position of the depth image, metres; 0 = none."""
+    assert frame_set.depth is not None
+    assert frame_set.depth_scale_m is not None
+    units = cv2.remap(frame_set.depth.pixels, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    metres: F32 = units * np.float32(frame_set.depth_scale_m)
+    return metres
 
 
 def _bounds(x: F32, y: F32, usable: Mask) -> tuple[float, float, float, float]:
@@ -225,8 +236,9 @@ def _bounds(x: F32, y: F32, usable: Mask) -> tuple[float, float, float, float]:
     return left - 2, top - 2, right - left + 4, bottom - top + 4
 
 
-def _as_crop_depth(z_m: F32, valid: Mask) -> tuple[NDArray[np.uint16], Mask]:
-    """Metres to `CROP_DEPTH_UNIT_M`; what does not fit (6.55 m) is not valid."""
-    units = z_m * np.float32(1 / CROP_DEPTH_UNIT_M) + np.float32(0.5)
-    valid = valid & (units < 65535) & (units >= 1)
-    return np.where(valid, units, 0).astype(np.uint16), valid
+def _as_crop_depth(z_m: F32, valid: Mask) -> NDArray[np.uint16]:
+    """Metres, none above `FARTHEST_CROP_M` where valid, to `CROP_DEPTH_UNIT_M`; 0 where not valid."""
+    units = z_m * np.float32(1 / CROP_DEPTH_UNIT_M)
+    units += np.float32(0.5)
+    units *= valid
+    return units.astype(np.uint16)

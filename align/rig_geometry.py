@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.depth_surface import ZBuffer, splat
-from align.planar_projection import F32, PixelGrid, Rays, RayTable, rays_of_points, rotated, to_pixels
+from align.planar_projection import F32, LocalLens, PixelGrid, Rays, RayTable, rays_of_points, rotated, to_pixels
 from capture.frames import FrameSet, StreamKind
 from capture.rig import Extrinsics, Intrinsics, Rig
 
@@ -55,19 +55,34 @@ class DepthSeenFrom:
         self.cell_px = max(1.0, CELL_STRETCH * max(self.intrinsics.fx / depth.fx, self.intrinsics.fy / depth.fy))
 
     def z_buffer(self, region: DepthRegion, left: float, top: float, width: float, height: float) -> ZBuffer:
-        """What of the region falls into a rectangle of the target's image, nearest first."""
-        x, y, z = self.pixels(region)
+        """What of the region falls into a rectangle of the target's image, nearest first.
+
+        A distorted lens is linearised around the rectangle's middle: within a face crop that is off by less than a
+        pixel, and a z-buffer only says roughly where and which surface.
+        """
+        i = self.intrinsics
+        # Where the middle lies to first order; the lens bends it by a few pixels, which changes the slope by nothing.
+        lens = LocalLens.around(i, (left + width / 2 - i.cx) / i.fx, (top + height / 2 - i.cy) / i.fy)
+        x, y, z = self.pixels(region, lens)
         return splat(x, y, z, left=left, top=top, width=width, height=height, cell_px=self.cell_px)
 
-    def pixels(self, region: DepthRegion) -> tuple[F32, F32, F32]:
+    def pixels(self, region: DepthRegion, lens: LocalLens | None = None) -> tuple[F32, F32, F32]:
         """Pixel x, y and z in the target of each depth pixel of the region; z is 0 (and x, y junk) where unmeasured."""
         window, t = region.window, self.translation
-        measured = region.z_m > 0
-        q = np.float32(1) / np.where(measured, region.z_m, np.float32(1))
-        forward = self.z[window] + t[2] * q
-        inverse = np.float32(1) / forward
-        x, y = to_pixels((self.x[window] + t[0] * q) * inverse, (self.y[window] + t[1] * q) * inverse, self.intrinsics)
-        return x, y, forward * region.z_m
+        q = np.maximum(region.z_m, np.float32(1e-3))  # no division by an unmeasured 0
+        np.reciprocal(q, out=q)
+        z = q * t[2]
+        z += self.z[window]
+        inverse = np.reciprocal(z)
+        z *= region.z_m
+        x = q * t[0]
+        x += self.x[window]
+        x *= inverse
+        q *= t[1]
+        q += self.y[window]
+        q *= inverse
+        x, y = to_pixels(x, q, self.intrinsics) if lens is None else lens.to_pixels(x, q)
+        return x, y, z
 
 
 class RigGeometry:
@@ -95,6 +110,11 @@ class RigGeometry:
     @cached_property
     def depth_to_colour(self) -> Extrinsics:
         return self.rig.transform(StreamKind.DEPTH, StreamKind.COLOUR)
+
+    @cached_property
+    def _longest_baseline_m(self) -> float:
+        others = [kind for kind in self.rig.intrinsics if kind is not StreamKind.DEPTH]
+        return max(float(np.linalg.norm(self.rig.transform(StreamKind.DEPTH, kind).translation)) for kind in others)
 
     @cached_property
     def infrared_shares_depth_geometry(self) -> bool:
@@ -131,22 +151,26 @@ class RigGeometry:
     def region_under_colour(self, frame_set: FrameSet, box: Box, nearest_m: float = NEAREST_FACE_M) -> DepthRegion:
         """The part of the depth frame that can show what a colour rectangle shows, at any distance from `nearest_m`."""
         left, top, width, height = box
-        columns = np.linspace(left, left + width, 3, dtype=np.float32)
-        rows = np.linspace(top, top + height, 3, dtype=np.float32)
-        turned = rotated(self.rays[StreamKind.COLOUR].at(columns, rows), self.colour_to_depth)
-        rays = [rays_of_points(turned, self.colour_to_depth, np.full((3, 3), z, np.float32))
-                for z in (nearest_m, FARTHEST_FACE_M)]
-        x, y = to_pixels(np.stack([r.x for r in rays]), np.stack([r.y for r in rays]),
-                         self.intrinsics(StreamKind.DEPTH))
-        first_column, first_row = int(np.floor(x.min())) - 2, int(np.floor(y.min())) - 2
-        return self.region(frame_set, first_column, first_row, int(np.ceil(x.max())) + 3 - first_column,
-                           int(np.ceil(y.max())) + 3 - first_row)
+        edges = self.rays[StreamKind.COLOUR].at(np.array([left, left + width / 2, left + width], np.float32),
+                                                np.array([top, top + height / 2, top + height], np.float32))
+        turned = rotated(edges, self.colour_to_depth)
+        z = np.array([nearest_m, FARTHEST_FACE_M], np.float32)[:, None, None]
+        rays = rays_of_points(turned, self.colour_to_depth, z)
+        return self.region_around(frame_set, *to_pixels(rays.x, rays.y, self.intrinsics(StreamKind.DEPTH)))
+
+    def region_around(self, frame_set: FrameSet, x: F32, y: F32) -> DepthRegion:
+        """The part of the depth frame around these pixels, with a small margin; positions that are NaN do not count."""
+        x, y = x[np.isfinite(x)], y[np.isfinite(y)]  # a strong lens may have no inverse in its corners
+        if not x.size or not y.size:
+            return self.region(frame_set, 0, 0, 1, 1)
+        first_column, first_row = int(x.min()) - 3, int(y.min()) - 3
+        return self.region(frame_set, first_column, first_row, int(x.max()) + 4 - first_column,
+                           int(y.max()) + 4 - first_row)
 
     def region_with_occluders(self, frame_set: FrameSet, grid: PixelGrid, nearest_m: float) -> DepthRegion:
         """The part of the depth frame under a depth grid, and around it what may hide it from another sensor."""
-        others = [kind for kind in self.rig.intrinsics if kind is not StreamKind.DEPTH]
-        baseline = max(float(np.linalg.norm(self.rig.transform(StreamKind.DEPTH, kind).translation)) for kind in others)
-        margin = int(np.ceil(self.intrinsics(StreamKind.DEPTH).fx * baseline * (1 / nearest_m - 1 / FARTHEST_FACE_M)))
+        margin = int(np.ceil(self.intrinsics(StreamKind.DEPTH).fx * self._longest_baseline_m
+                             * (1 / nearest_m - 1 / FARTHEST_FACE_M)))
         margin += 2
         return self.region(frame_set, grid.left - margin, grid.top - margin, grid.side + 2 * margin,
                            grid.side + 2 * margin)

@@ -16,10 +16,10 @@ QUERY_WITHIN_S = 4.0
 
 
 def _query(serial: str | None, answer: Connection) -> None:
-    from capture.realsense import find_device
+    from capture.realsense_device import HardwareDevices
 
     try:
-        find_device(serial)
+        HardwareDevices().find(serial)
     except CameraError as error:
         answer.send(str(error))
     else:

@@ -26,6 +26,7 @@ from capture.camera import (
 from capture.frames import FrameSet, StreamKind
 from detect.face_finder import FaceFinder
 from detect.faces import Detector, DetectorError
+from detect.tracking import TrackerSettings
 from pipeline import messages
 from pipeline.bundle import pack, quality_on_the_wire
 from pipeline.channels import DEALER, Endpoints, Poller, Socket, drain, send_now
@@ -34,6 +35,8 @@ from pipeline.messages import CameraEnded, MessageError, Observation, Observatio
 from pipeline.stage_context import StageContext
 
 READ_TIMEOUT_S = 0.2
+#: As `Policy.stall_frame_periods`.
+STALL_FRAME_PERIODS = 4.5
 #: In lock-step a camera waits for the score of each set; a crashed worker is answered by the decision process before.
 ACKNOWLEDGED_WITHIN_S = 60.0
 
@@ -44,6 +47,8 @@ _END_REASONS: tuple[tuple[type[CameraError], str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class CameraStageSettings:
+    """What a camera process is started with."""
+
     camera: CameraConfig
     detection: DetectionConfig
     crop: CropConfig
@@ -51,6 +56,8 @@ class CameraStageSettings:
 
 @dataclass(frozen=True)
 class CameraStepResult:
+    """What one frame set gave; `bundle` and `crop` are None when no single face counts."""
+
     observation: Observation
     bundle: list[bytes] | None
     crop: FaceCrop | None
@@ -65,7 +72,10 @@ class CameraStep:
         self.description = description
         self.lockstep = lockstep
         self.monotonic_ns = monotonic_ns
-        self.finder = FaceFinder(detector)
+        # A track may pause as long as a stream may stall: below that, a busy machine would break every track.
+        period_ms = 1e3 / description.frame_rate
+        self.finder = FaceFinder(detector, tracking=TrackerSettings(
+            lost_after_ms=max(TrackerSettings().lost_after_ms, STALL_FRAME_PERIODS * period_ms)))
         self.aligner = FaceAligner(description.rig, crop)
         self._subject: int | None = None
 

@@ -48,7 +48,7 @@ class NoCamera(CannotBegin):
 
 
 class NotReady(CannotBegin):
-    """No network answers: inference has not announced a model, or a process of the path is lost."""
+    """No network answers (no model announced, a process of the path lost), or the camera shows no frames yet."""
 
 
 class UnknownPolicy(CannotBegin):
@@ -75,6 +75,7 @@ class DecisionEngine:
         self._last: dict[str, Observation] = {}
         self._early: dict[str, list[Score]] = {}
         self._lost: set[str] = set()
+        self._absent: set[str] = set()  # cameras that were reported lost and have shown no frame since
         self._judged: dict[str, tuple[int, int]] = {}  # camera -> (epoch, track) of the last local session
         self._local_sessions = 0
 
@@ -93,6 +94,9 @@ class DecisionEngine:
             raise NoCamera(f"camera {camera!r} replays a recording in lock-step; a kiosk needs a camera in real time")
         if camera in self._sessions:
             raise Busy(f"camera {camera!r} has an open session; it ends within its deadline")
+        if camera in self._absent:
+            # A session would only run into its stall limit.
+            raise NotReady(f"camera {camera!r} is being started and has not shown a frame yet; ask again")
         if not self.ready:
             lost = f", lost: {sorted(self._lost)}" if self._lost else ""
             raise NotReady(f"inference has announced no model{lost}" if self.model is None else f"engine{lost}")
@@ -132,6 +136,7 @@ class DecisionEngine:
         if observation.lockstep:
             now_ns = observation.stamp_ns
         self._last[camera] = observation
+        self._absent.discard(camera)
         events: list[Event] = []
         session = self._sessions.get(camera)
         if session is not None and session.request.origin is Origin.LOCAL and self._replaced(session, observation):
@@ -174,6 +179,7 @@ class DecisionEngine:
             return []
         if event.role == "camera":
             named = event.detail.get("camera", event.process)
+            self._absent.add(named)
             hit = [camera for camera in self._sessions if camera == named]
             # A camera that cannot be told by its name ends every session: rather one too many than one too few.
             return self._end(hit if named in self.cameras else list(self._sessions), Reason.DEVICE_LOST, now_ns)
@@ -204,6 +210,7 @@ class DecisionEngine:
     # --- state ------------------------------------------------------------------------------------------------------
     @property
     def cameras(self) -> frozenset[str]:
+        """Names: the configured ones, or all that have shown up."""
         return frozenset(self._last) if self._cameras is None else self._cameras
 
     @property
@@ -218,6 +225,7 @@ class DecisionEngine:
 
     @property
     def lost(self) -> frozenset[str]:
+        """Processes of the path that are down; no session begins meanwhile."""
         return frozenset(self._lost)
 
     def session(self, session_id: str) -> Session | None:

@@ -27,6 +27,8 @@ _KEEPALIVES_MISSED = 2
 
 
 class Phase(StrEnum):
+    """How far a session is."""
+
     SEARCHING = "searching"  # no single face yet
     ACQUIRING = "acquiring"  # a face, no evidence yet
     DECIDING = "deciding"  # evidence is being summed
@@ -48,17 +50,23 @@ class SessionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionStarted:
+    """First event of a session."""
+
     request: SessionRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseChanged:
+    """The session is in another phase, `searching` to begin with."""
+
     session_id: str
     phase: Phase
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceChanged:
+    """What the person should be told has changed; code None = nothing to correct."""
+
     session_id: str
     code: str | None
     since_ns: int
@@ -66,11 +74,15 @@ class GuidanceChanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
+    """The decision: exactly one a session."""
+
     record: DecisionRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionEnded:
+    """Follows the decision at once. reason: `verdict.ended_as`."""
+
     session_id: str
     reason: str
 
@@ -119,19 +131,20 @@ class Session:
 
     # --- inputs -----------------------------------------------------------------------------------------------------
     def start(self) -> list[Event]:
+        """The events that open the session."""
         return [SessionStarted(request=self.request),
                 PhaseChanged(session_id=self.request.session_id, phase=self.phase)]
 
     def observe(self, observation: Observation, now_ns: int) -> list[Event]:
-        """What the camera saw in one frame. `now_ns` is the time of receipt; in lock-step the frame's own stamp."""
+        """What the camera saw in one frame, each once and in order: the engine drops repeats.
+
+        `now_ns` is the time of receipt; in lock-step the frame's own stamp.
+        """
         if self.ended:
             return []
         last = self._last
         if last is None and observation.stamp_ns < self.began_ns:
             self.counters["observation_before_session"] += 1
-            return []
-        if last is not None and last.epoch == observation.epoch and observation.sequence <= last.sequence:
-            self.counters["repeated_observation"] += 1
             return []
         if observation.stamp_ns > now_ns or (last is not None and observation.stamp_ns <= last.stamp_ns):
             return self.end(Reason.CLOCK_JUMP, now_ns)
@@ -185,6 +198,7 @@ class Session:
         return events
 
     def keepalive(self, now_ns: int) -> None:
+        """The owner lives."""
         self._keepalive_ns = now_ns
 
     def tick(self, now_ns: int) -> list[Event]:

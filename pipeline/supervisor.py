@@ -194,11 +194,13 @@ class Supervisor:
 
     def _tell_decision(self, child: Child, event: str, detail: dict[str, str]) -> None:
         if child.role == "decision":
-            # A restarted decision process has to hear who is there.
+            # A (re)started decision process has to hear who is there and which cameras are not.
             if event == "ready":
                 for other in self.children.values():
                     if other.role != "decision" and other.announced and other.last is not None:
                         self._tell_decision(other, "ready", other.last.detail)
+                    elif other.role == "camera":
+                        self._tell_decision(other, "lost", {"health": "starting"})
             return
         if child.role == "camera":
             detail = {**detail, "camera": child.name.removeprefix("camera-")}

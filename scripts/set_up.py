@@ -4,9 +4,10 @@ Standard library only: it runs before anything is installed, with whatever Pytho
 
     python3 scripts/set_up.py [--venv .venv] [--torch-index URL] [--force]
 
-The second run finds the stamp of the first (`<venv>/set-up-stamp.json`: hash of the lock, of pyproject.toml and of this
-file, the Python version, the torch index) and returns at once. Assets are looked at on every run: their own commands
-are idempotent and repair a damaged file.
+The second run finds the stamps of the first and returns at once: `<venv>/set-up-stamp.json` (hash of the lock, of
+pyproject.toml and of this file, the Python version, the torch index) and `<venv>/assets-stamp.json` (every asset file
+with its size and time of change, and the hash of the modules that own them). When an asset was touched or is gone, its
+own command looks at it: these are idempotent and repair a damaged file.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ TORCH_REQUIREMENT = "torch==2.13.0"
 
 SUPPORTED_PYTHON = ((3, 11), (3, 12))
 STAMP_NAME = "set-up-stamp.json"
+ASSETS_STAMP_NAME = "assets-stamp.json"
 #: Module that owns an asset -> how Python makes or checks it.
 ASSET_COMMANDS = {
     "detect.model_assets": ("-m", "detect.model_assets"),
@@ -73,6 +75,22 @@ def read_stamp(path: Path) -> dict[str, str]:
 def pins(lock_text: str) -> list[str]:
     """`name==version` lines of a hashed lock, without hashes: a constraints file for packages outside the lock."""
     return [line.split(" ")[0].split(";")[0] for line in lock_text.splitlines() if line[:1].isalnum()]
+
+
+def asset_sources() -> dict[str, Path]:
+    """The modules that own an asset, as far as this tree has them."""
+    paths = {module: ROOT / (module.replace(".", "/") + ".py") for module in ASSET_COMMANDS}
+    return {module: path for module, path in paths.items() if path.exists()}
+
+
+def assets_stamp(folder: Path) -> dict[str, str]:
+    """What is in the asset folder and who put it there."""
+    stamp = {"inputs": lock_hash(*asset_sources().values()), "folder": str(folder)}
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.is_file():
+            status = path.stat()
+            stamp[path.relative_to(folder).as_posix()] = f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+    return stamp
 
 
 def run(step: str, command: Sequence[str]) -> None:
@@ -143,10 +161,13 @@ def install_assets(environment: Path) -> None:
     Raises:
         SetUpError: a command failed.
     """
-    os.environ.setdefault("MMDG_ASSETS", str(environment / "assets"))
-    for module, command in ASSET_COMMANDS.items():
-        if (ROOT / (module.replace(".", "/") + ".py")).exists():
-            run(f"asset of {module}", [str(environment / "bin" / "python"), *command])
+    folder = Path(os.environ.setdefault("MMDG_ASSETS", str(environment / "assets")))
+    stamp_path = environment / ASSETS_STAMP_NAME
+    if read_stamp(stamp_path) == assets_stamp(folder):
+        return
+    for module in asset_sources():
+        run(f"asset of {module}", [str(environment / "bin" / "python"), *ASSET_COMMANDS[module]])
+    stamp_path.write_text(json.dumps(assets_stamp(folder), indent=1) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -115,6 +115,46 @@ def test_a_failed_set_up_leaves_no_stamp(empty_environment, monkeypatch, capsys)
     assert "installing the lock failed" in capsys.readouterr().err
 
 
+@pytest.fixture
+def one_asset(tmp_path, monkeypatch):
+    """`set_up.install_assets` with one owner, whose command writes one file and a line a run."""
+    owner = tmp_path / "owner.py"
+    owner.touch()
+    monkeypatch.setattr(set_up, "asset_sources", lambda: {"owner": owner})
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    assets, log = tmp_path / "assets", tmp_path / "runs"
+    monkeypatch.setenv("MMDG_ASSETS", str(assets))
+    code = (f"import pathlib; a = pathlib.Path({str(assets)!r}); a.mkdir(exist_ok=True); "
+            f"(a / 'model').write_text('sound'); open({str(log)!r}, 'a').write('ran ')")
+    monkeypatch.setattr(set_up, "ASSET_COMMANDS", {"owner": ("-c", code)})
+    return tmp_path, assets / "model", lambda: log.read_text().count("ran")
+
+
+def test_assets_that_nobody_touched_are_not_looked_at_again(one_asset):
+    environment, _, runs = one_asset
+    for _ in range(3):
+        set_up.install_assets(environment)
+    assert runs() == 1
+
+
+@pytest.mark.parametrize("damage", ["removed", "shortened", "stray", "new owner"])
+def test_assets_that_changed_are_repaired_by_their_owner(one_asset, damage):
+    environment, asset, runs = one_asset
+    set_up.install_assets(environment)
+    match damage:
+        case "removed":
+            asset.unlink()
+        case "shortened":
+            asset.write_text("so")
+        case "stray":
+            (asset.parent / "other").touch()
+        case "new owner":
+            (environment / "owner.py").write_text("RECIPE = 2")
+    set_up.install_assets(environment)
+    assert (runs(), asset.read_text()) == (2, "sound")
+
+
 def test_a_failing_step_names_itself_and_its_command():
     with pytest.raises(set_up.SetUpError, match=r"reading fails failed with exit code 7: .*exit\(7\)"):
         set_up.run("reading fails", [sys.executable, "-c", "import sys; sys.exit(7)"])
@@ -179,6 +219,15 @@ def test_preflight_tells_an_old_python_from_one_without_venv(bare_path, version,
 def test_preflight_refuses_a_python_that_does_not_work(bare_path):
     answer = preflight(bare_path, PYTHON="/nowhere/python")
     assert (answer.returncode, "PYTHON=/nowhere/python" in answer.stderr) == (2, True)
+
+
+def test_bare_says_why_it_is_not_possible_with_a_code_of_its_own(bare_path):
+    # No debootstrap on this PATH; for a user without rights that is said first.
+    (bare_path / "dirname").symlink_to(shutil.which("dirname"))
+    answer = subprocess.run([shutil.which("bash"), str(ROOT / "scripts/bare.sh")], capture_output=True, text=True,
+                            check=False, env={"PATH": str(bare_path)})
+    assert answer.returncode == 3
+    assert re.fullmatch(r"bare: not possible here: .*(root|debootstrap).*: .*\n", answer.stderr)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -13,8 +13,8 @@ What is stored, all of it shared by every head unless said otherwise:
 - `triangles` uint16 (triangles, 3), outward, and `part` uint8 (triangles,): 0 skin, 1 eyes, 2 inside of the mouth.
 - `paint` float32 (vertices, 2): texture coordinates in [0, 1], made here from geometry (skin: azimuth and height around
   the head of the template; eyes: a frontal view of the eyeball), since anny's own spend few texels on the face.
-- `lips`, `brows`, `lashes` uint8 (256, 256): how much a texel of the skin belongs to that region, from where the
-  model's own lip, brow and blink shapes move the surface.
+- `lips` uint8 (256, 256): how much a texel of the skin belongs to the lips, from where the model's own lip shapes move
+  the surface. Brows and hairline follow from the texture coordinates alone: `skin.py` paints them.
 - `eyes` float32 (heads, 2, 4): centre and radius of the right and left eyeball in metres.
 """
 
@@ -58,14 +58,12 @@ def _vertices(model: Any, phenotype: dict[str, float], shapes: dict[str, float],
     return np.asarray(out["vertices"][0].detach().numpy(), dtype=np.float64)
 
 
-def _movement(model: Any, base: dict[str, float], neutral: NDArray[np.float64], *, shapes: tuple[str, ...] = (),
-              actions: tuple[str, ...] = ()) -> NDArray[np.float64]:
-    """How far the named shapes and actions move each vertex, scaled to [0, 1]."""
+def _movement(model: Any, base: dict[str, float], neutral: NDArray[np.float64],
+              shapes: tuple[str, ...]) -> NDArray[np.float64]:
+    """How far the named shapes move each vertex, scaled to [0, 1]."""
     moved = np.zeros(len(neutral))
     for name in shapes:
         moved = np.maximum(moved, np.linalg.norm(_vertices(model, base, {name: 1.0}, {}) - neutral, axis=1))
-    for name in actions:
-        moved = np.maximum(moved, np.linalg.norm(_vertices(model, base, {}, {name: 1.0}) - neutral, axis=1))
     return np.asarray(moved / moved.max())
 
 
@@ -115,14 +113,12 @@ def bake(target: Path) -> str:
         own = component == c
         paint[own] = (template[own][:, :2] - [x, y]) * [1, -1] / (2 * radius) + 0.5
 
-    # The regions, as maps over the skin's texture coordinates; only surfaces that face outward and forward count.
+    # The lips as a map over the skin's texture coordinates; the back of the head would fold over them.
     surface = (component == skin) & (template[:, 2] > 0.02)
-    to_map = LinearNDInterpolator(paint[surface].astype(np.float64), np.stack([
-        _movement(model, plain, template, shapes=("mouth-upperlip-volume-incr", "mouth-lowerlip-volume-incr")),
-        _movement(model, plain, template, shapes=("eyebrows-trans-forward",)),
-        _movement(model, plain, template, actions=("eyeBlinkLeft", "eyeBlinkRight"))], axis=1)[surface], fill_value=0.0)
+    moved_lips = _movement(model, plain, template, ("mouth-upperlip-volume-incr", "mouth-lowerlip-volume-incr"))
+    to_map = LinearNDInterpolator(paint[surface].astype(np.float64), moved_lips[surface], fill_value=0.0)
     column, row = np.meshgrid((np.arange(MAP_SIZE) + 0.5) / MAP_SIZE, (np.arange(MAP_SIZE) + 0.5) / MAP_SIZE)
-    regions = np.rint(np.clip(to_map(column, row), 0, 1) * 255).astype(np.uint8)
+    lips = np.rint(np.clip(to_map(column, row), 0, 1) * 255).astype(np.uint8)
 
     rng = np.random.default_rng(2402)
     neutral, moved, balls = [], [], []
@@ -147,8 +143,8 @@ def bake(target: Path) -> str:
         return units.astype(np.int16)
 
     np.savez_compressed(target, neutral=quantised(neutral), expressions=quantised(moved),
-                        triangles=triangles.astype(np.uint16), part=part, paint=paint, lips=regions[..., 0],
-                        brows=regions[..., 1], lashes=regions[..., 2], eyes=np.array(balls, np.float32))
+                        triangles=triangles.astype(np.uint16), part=part, paint=paint, lips=lips,
+                        eyes=np.array(balls, np.float32))
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 

@@ -58,7 +58,7 @@ class SimulatedCamera(Camera):
     """
 
     def __init__(self, scene: str | Scene = "bona_fide", *, seed: int = 0, pace: Pace = Pace.REALTIME,
-                 frame_rate: float = 15.0, frames: int | None = None, noise: SensorNoise | None = None,
+                 frame_rate: float = 10.0, frames: int | None = None, noise: SensorNoise | None = None,
                  skew_ms: float = 0.0, size: tuple[int, int] = (640, 480), rig: Rig | None = None,
                  faults: Faults | None = None, serial: str = "SIM-D435-0",
                  monotonic_ns: MonotonicNs = time.monotonic_ns, sleep: Callable[[float], None] = time.sleep,

@@ -15,7 +15,7 @@ from capture.camera import CameraError
 from capture.simulated.meshes import Float32, Mesh
 
 ASSET = Path(__file__).parent / "assets" / "heads.npz"
-ASSET_SHA256 = "293230c51c5516294f5f6c42867f7a5536484860c9769bcf165c926488b18975"
+ASSET_SHA256 = "45c46684bf9e394e6158dfa81a3780283dffc796652e7387dc91e1338ef1c169"
 UNIT_M = 1e-5  # of the stored positions
 EXPRESSIONS = ("blink", "smile", "jaw_open")  # order of the stored ones
 
@@ -39,7 +39,6 @@ class Heads:
     texels: Float32  # (T, 3, 2) in the atlas
     paint: Float32  # (V, 2) texture coordinates in [0, 1]
     lips: Float32
-    lashes: Float32
     eyes: Float32  # (heads, 2, 4): centre and radius, right then left
 
     def __len__(self) -> int:
@@ -99,4 +98,4 @@ def load_heads() -> Heads:
     texels[~skin] = inside[~skin]
     return Heads(neutral=neutral, expressions=data["expressions"].astype(np.float32) * np.float32(UNIT_M),
                  triangles=triangles, part=part, texels=texels, paint=paint, eyes=data["eyes"],
-                 lips=data["lips"].astype(np.float32) / 255, lashes=data["lashes"].astype(np.float32) / 255)
+                 lips=data["lips"].astype(np.float32) / 255)

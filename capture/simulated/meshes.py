@@ -41,13 +41,6 @@ class Mesh:
         return np.ascontiguousarray(np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0],
                                                     corners[:, 2] - corners[:, 0]], axis=1))
 
-    @cached_property
-    def bounds(self) -> Float32:
-        """The eight corners of the axis-aligned bounding box, (8, 3)."""
-        low, high = self.vertices.min(0), self.vertices.max(0)
-        return np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])],
-                        np.float32)
-
     def points(self, triangle: NDArray[np.int32], u: Float32, v: Float32) -> NDArray[np.float64]:
         """Points (N, 3) at barycentric (u, v) of the given triangles."""
         a, b, c = (self.vertices[self.triangles[triangle, i]].astype(np.float64) for i in range(3))

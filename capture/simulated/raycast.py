@@ -1,7 +1,7 @@
-"""Ray casting against one rigid mesh with Embree. The only importer of `embreex`.
+"""Ray casting against rigid meshes with Embree. The only importer of `embreex`.
 
-A moving rigid body keeps its mesh: the rays are moved into its frame, which costs a small matrix product instead of a
-rebuilt acceleration structure.
+Meshes that move together stay as they are in one Embree scene; the rays are moved into their frame, which costs a
+small matrix product instead of a rebuilt acceleration structure.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ class SimulatorMissingError(CameraError):
 
 
 class Hits(NamedTuple):
-    """Rays that met the mesh, in the order they were given.
+    """Rays that met a mesh, in the order they were given.
 
-    `ray` indices of those rays; `distance` in multiples of the ray's direction; `triangle`; barycentric `u`, `v`.
+    `ray` indices of those rays; `mesh` which one was met; `distance` in multiples of the ray's direction; `triangle`
+    of that mesh; barycentric `u`, `v`.
     """
 
     ray: NDArray[np.intp]
+    mesh: NDArray[np.int32]
     distance: Float32
     triangle: NDArray[np.int32]
     u: Float32
@@ -33,23 +35,22 @@ class Hits(NamedTuple):
 
 
 class RayCaster:
-    """Answers rays against one mesh, both in the mesh's own frame.
+    """Answers rays against one or more meshes, all in the meshes' own frame.
 
     Raises:
         SimulatorMissingError: embreex is not installed.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, *meshes: Mesh) -> None:
         try:
             from embreex.mesh_construction import TriangleMesh
             from embreex.rtcore_scene import EmbreeScene
         except ImportError as error:
             raise SimulatorMissingError(f"the simulated camera needs embreex ({error}): "
                                         "pip install 'mmdg-live[simulate]'") from None
-        self.mesh = mesh
         self._scene = EmbreeScene()
-        self._geometry = TriangleMesh(self._scene, np.ascontiguousarray(mesh.vertices, np.float32),
-                                      np.ascontiguousarray(mesh.triangles, np.int32))
+        self._geometry = [TriangleMesh(self._scene, np.ascontiguousarray(mesh.vertices, np.float32),
+                                       np.ascontiguousarray(mesh.triangles, np.int32)) for mesh in meshes]
 
     def cast(self, origin: NDArray[np.floating], directions: Float32) -> Hits:
         """First hits of rays from one origin (3,) along `directions` (N, 3); a distance of 1 is one direction long."""
@@ -58,4 +59,5 @@ class RayCaster:
         origins[:] = origin
         found = self._scene.run(origins, directions, output=True)
         ray = np.flatnonzero(found["primID"] >= 0)
-        return Hits(ray, found["tfar"][ray], found["primID"][ray], found["u"][ray], found["v"][ray])
+        mesh, distance, triangle, u, v = (found[name][ray] for name in ("geomID", "tfar", "primID", "u", "v"))
+        return Hits(ray, mesh, distance, triangle, u, v)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.rig import Extrinsics, Intrinsics
-from capture.simulated.meshes import Float32
-from capture.simulated.raycast import RayCaster
-from capture.simulated.scene import Body, Light, Pose, Scene, Segment, Wall, turn
+from capture.simulated.meshes import Float32, Mesh
+from capture.simulated.raycast import Hits, RayCaster
+from capture.simulated.scene import Body, Light, Motion, Pose, Scene, Segment, Wall, turn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +48,11 @@ class View:
         """Length of each of `directions`, (H, W)."""
         return np.asarray(np.linalg.norm(self.directions, axis=-1), np.float32)
 
+    @cached_property
+    def unit_directions(self) -> Float32:
+        """`directions` scaled to length 1, (H, W, 3)."""
+        return np.asarray(self.directions / self.ray_lengths[..., None])
+
     def points(self, world: NDArray[np.floating]) -> NDArray[np.float64]:
         """World points (N, 3) in this view's frame."""
         return np.asarray(world @ self.from_world.matrix.T + self.from_world.translation)
@@ -67,14 +72,17 @@ class View:
         pixels[~(p[:, 2] > 1e-6)] = np.nan
         return pixels
 
-    def region(self, world: NDArray[np.floating]) -> tuple[slice, slice]:
-        """Rows and columns that enclose world points, clipped to the image; everything if one lies behind."""
-        i, pixels = self.intrinsics, self.project(world)
-        if not np.isfinite(pixels).all():
-            return slice(0, i.height), slice(0, i.width)
-        low, high = np.floor(pixels.min(0)).astype(int) - 1, np.ceil(pixels.max(0)).astype(int) + 2
-        columns = slice(*np.clip([low[0], high[0]], 0, i.width).tolist())
-        return slice(*np.clip([low[1], high[1]], 0, i.height).tolist()), columns
+    def mark(self, mask: NDArray[np.uint8], world: NDArray[np.floating]) -> None:
+        """Sets `mask` (H, W) to 1 wherever the convex hull of world points (N, 3) may show; if one lies behind the
+        pinhole, everywhere."""
+        pixels = self.project(world)
+        if not np.isfinite(pixels).all() or np.abs(pixels).max() > 30_000:
+            mask[:] = 1
+            return
+        hull = cv2.convexHull(np.rint(pixels).astype(np.int32))
+        cv2.fillConvexPoly(mask, hull, 1)
+        # The outline, 5 px thick, makes up for rounding and for straight edges that distortion bends.
+        cv2.polylines(mask, [hull], True, 1, 5)
 
 
 class BodyState(NamedTuple):
@@ -99,7 +107,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visible:
-    """What one view sees at one instant: `depth_m` (H, W) along its axis, and a layer per body."""
+    """What one view sees at one instant: `depth_m` (H, W) along its axis, and a layer per body in sight."""
 
     depth_m: Float32
     layers: tuple[Layer, ...]
@@ -119,57 +127,73 @@ class Stage:
     """A scene with its ray casters: answers what a view sees, and with what radiance."""
 
     scene: Scene
-    _casters: dict[tuple[int, str], RayCaster] = field(default_factory=dict)
+    _casters: dict[tuple[tuple[int, str], ...], RayCaster] = field(default_factory=dict)
+    _walls: dict[View, Float32] = field(default_factory=dict)
 
     def states(self, time_s: float) -> list[BodyState]:
         return [BodyState(body.motion.pose(time_s), body.mesh_at(time_s)) for body in self.scene.bodies]
 
-    def caster(self, body: int, expression: str) -> RayCaster:
-        key = body, expression
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Bodies that move together and so share a ray caster: a head, its torso and the mask on it."""
+        together: dict[Motion, list[int]] = {}
+        for number, body in enumerate(self.scene.bodies):
+            together.setdefault(body.motion, []).append(number)
+        return tuple(tuple(numbers) for numbers in together.values())
+
+    def mesh(self, body: int, state: BodyState) -> Mesh:
+        return self.scene.bodies[body].meshes[state.expression]
+
+    def cast(self, group: tuple[int, ...], states: list[BodyState], origin: NDArray[np.float64],
+             directions: Float32) -> Hits:
+        """First hits on one group of rays from a world point along world directions (N, 3); `Hits.mesh` counts within
+        the group."""
+        key = tuple((number, states[number].expression) for number in group)
         if key not in self._casters:
-            self._casters[key] = RayCaster(self.scene.bodies[body].meshes[expression])
-        return self._casters[key]
+            self._casters[key] = RayCaster(*(self.mesh(number, states[number]) for number in group))
+        pose = states[group[0]].pose
+        return self._casters[key].cast(pose.rotation.T @ (origin - pose.translation),
+                                       directions @ pose.rotation.astype(np.float32))
 
     def visible(self, view: View, states: list[BodyState]) -> Visible:
         """Cast the rays of `view` that may meet a body; the wall fills the rest."""
-        depth = wall_depth(view, self.scene.wall).copy()
-        flat, width = depth.reshape(-1), view.intrinsics.width
+        if view not in self._walls:
+            self._walls[view] = wall_depth(view, self.scene.wall)
+        depth = self._walls[view].copy()
+        flat = depth.reshape(-1)
         owner = np.full(flat.shape, -1, np.int8)
         found = []
-        for number, state in enumerate(states):
-            caster, pose = self.caster(number, state.expression), state.pose
-            rows, columns = view.region(pose.to_world(caster.mesh.bounds))
-            window = view.directions[rows, columns]
-            if window.size == 0:
-                continue
-            hits = caster.cast(pose.rotation.T @ (view.origin - pose.translation),
-                               window.reshape(-1, 3) @ pose.rotation.astype(np.float32))
-            row, column = np.divmod(hits.ray, window.shape[1])
-            pixel = (row + rows.start) * width + (column + columns.start)
+        for group in self.groups:
+            mask = np.zeros(depth.shape, np.uint8)
+            for number in group:
+                view.mark(mask, states[number].pose.to_world(self.mesh(number, states[number]).vertices))
+            candidates = np.flatnonzero(mask)
+            hits = self.cast(group, states, view.origin, view.directions.reshape(-1, 3)[candidates])
+            pixel, body = candidates[hits.ray], np.array(group, np.int8)[hits.mesh]
             nearer = hits.distance < flat[pixel]
             flat[pixel[nearer]] = hits.distance[nearer]
-            owner[pixel[nearer]] = number
-            found.append((number, state, pixel, hits))
+            owner[pixel[nearer]] = body[nearer]
+            found.append((group, pixel, body, hits))
         layers = []
-        for number, state, pixel, hits in found:
-            own = owner[pixel] == number
-            layers.append(Layer(body=number, state=state, pixel=pixel[own], depth_m=hits.distance[own],
-                                triangle=hits.triangle[own], u=hits.u[own], v=hits.v[own]))
+        for group, pixel, body, hits in found:
+            for number in group:
+                own = np.flatnonzero((body == number) & (owner[pixel] == number))
+                if len(own):
+                    layers.append(Layer(body=number, state=states[number], pixel=pixel[own], depth_m=hits.distance[own],
+                                        triangle=hits.triangle[own], u=hits.u[own], v=hits.v[own]))
         return Visible(depth_m=depth, layers=tuple(layers))
 
     def shade(self, view: View, layer: Layer, *, colour: bool, infrared: bool) -> Shaded:
         """Diffuse light with soft terminator, one specular lobe, and the illuminator's 1/r² in infrared."""
         body, rotation = self.scene.bodies[layer.body], layer.state.pose.rotation
         material, light = body.material, self.scene.light
-        table = self.caster(layer.body, layer.state.expression).mesh.shading_attributes
+        table = self.mesh(layer.body, layer.state).shading_attributes
         rows = table[layer.triangle]
         values = rows[:, :5] + layer.u[:, None] * rows[:, 5:10] + layer.v[:, None] * rows[:, 10:]
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
         texture = _sample(body.texture, values[:, 3:])
-        length = view.ray_lengths.reshape(-1)[layer.pixel]
-        towards_eye = view.directions.reshape(-1, 3)[layer.pixel] @ (-rotation).astype(np.float32)
-        towards_eye /= length[:, None]
+        towards_eye = view.unit_directions.reshape(-1, 3)[layer.pixel] @ (-rotation).astype(np.float32)
         facing = np.einsum("ij,ij->i", normal, towards_eye)
         radiance = infrared_radiance = None
         soft = np.float32(material.softness)
@@ -188,11 +212,11 @@ class Stage:
                     * np.float32(material.gloss * light.key)
         if infrared:
             lit = np.maximum((facing + soft * 0.5) / (1 + soft * 0.5), 0)
-            fall_off = 1 / np.square(layer.depth_m * length)
+            fall_off = 1 / np.square(layer.depth_m * view.ray_lengths.reshape(-1)[layer.pixel])
             infrared_radiance = texture[:, 3] * (lit * fall_off + np.float32(light.room_infrared))
             if material.gloss_infrared:
                 # Illuminator and sensor are side by side: the half vector is the line of sight.
-                infrared_radiance += np.maximum(facing, 0) ** (2 * material.shininess) * fall_off \
+                infrared_radiance += _power(facing, 2 * material.shininess) * fall_off \
                     * np.float32(material.gloss_infrared)
         return Shaded(radiance, infrared_radiance, facing)
 
@@ -213,11 +237,18 @@ def _lobe(normal: Float32, towards_eye: Float32, facing: Float32, light: Light, 
     towards_key = ((np.array(light.towards_key) / np.linalg.norm(light.towards_key)) @ rotation).astype(np.float32)
     half = towards_eye + towards_key
     half /= np.maximum(np.sqrt(np.einsum("ij,ij->i", half, half)), 1e-9)[:, None]
-    strength = np.maximum(np.einsum("ij,ij->i", normal, half), 0) ** np.float32(shininess)
-    return np.asarray(strength * (shininess + 2) / 8 * (facing > 0), np.float32)
+    strength = _power(np.einsum("ij,ij->i", normal, half), shininess)
+    return np.asarray(strength * np.float32((shininess + 2) / 8) * (facing > 0), np.float32)
 
 
-@lru_cache(maxsize=16)
+def _power(cosine: Float32, exponent: float) -> Float32:
+    """`cosine ** exponent`, 0 where that is below 1e-5: powers that underflow are ten times slower."""
+    out = np.zeros_like(cosine)
+    strong = np.flatnonzero(cosine > 1e-5 ** (1 / exponent))
+    out[strong] = cosine[strong] ** np.float32(exponent)
+    return out
+
+
 def wall_depth(view: View, wall: Wall) -> Float32:
     """Depth (H, W) of the wall along the view's axis."""
     normal = turn(wall.yaw_rad, 0, 0) @ np.array([0.0, 0.0, -1.0])
@@ -226,7 +257,6 @@ def wall_depth(view: View, wall: Wall) -> Float32:
     return np.asarray(depth, np.float32)
 
 
-@lru_cache(maxsize=16)
 def wall_radiance(view: View, wall: Wall, light: Light) -> tuple[Float32, Float32]:
     """Colour (H, W, 3) and infrared (H, W) radiance of the wall: plaster, a darker door and a picture."""
     depth = wall_depth(view, wall)

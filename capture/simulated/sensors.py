@@ -157,10 +157,10 @@ class Sensors:
             blind = shaded.facing < self.noise.grazing_cosine
             body = self.stage.scene.bodies[layer.body]
             if body.material.hole_fraction:
-                mesh = body.meshes[layer.state.expression]
+                mesh = self.stage.mesh(layer.body, layer.state)
                 cell = (mesh.points(layer.triangle, layer.u, layer.v)[:, :2] / 0.006).astype(np.int64) % 64
-                blotch = self._blotches[cell[:, 1], cell[:, 0]] + np.float32(rng.normal(0, 0.1))
-                blind |= blotch < np.quantile(self._blotches, body.material.hole_fraction)
+                failing = np.quantile(self._blotches, body.material.hole_fraction) + rng.normal(0, 0.1)
+                blind |= (self._blotches < failing)[cell[:, 1], cell[:, 0]]
             flat_lost[layer.pixel] = blind
         infrared = self._finish(np.clip(level + np.float32(0.5), 0, 255).astype(np.uint8), self._infrared_sigma,
                                 self._normals(rng, 1))
@@ -182,11 +182,19 @@ def stereo_shadow(visible: Visible, focal_baseline_px_m: float) -> NDArray[np.bo
 
     The right imager sees a pixel of column x at x - d; it is hidden if one further right lands left of it.
     """
-    depth = visible.depth_m
+    bodies = [layer.pixel for layer in visible.layers]
+    whole: NDArray[np.bool_] = np.zeros_like(visible.depth_m, bool)
+    if not bodies:  # the wall alone has neither edge nor shadow
+        return whole
+    width = visible.depth_m.shape[-1]
+    rows = slice(max(min(int(p.min()) for p in bodies) // width - 1, 0),
+                 max(int(p.max()) for p in bodies) // width + 2)
+    depth = visible.depth_m[rows]
     landing = np.arange(depth.shape[1], dtype=np.float32) - np.float32(focal_baseline_px_m) / depth
     nearest = np.minimum.accumulate(landing[:, ::-1], axis=1)[:, ::-1]
     hidden = np.zeros(depth.shape, bool)
     hidden[:, :-1] = nearest[:, 1:] < landing[:, :-1]
     square = np.ones((3, 3), np.uint8)
     jump = cv2.dilate(depth, square) - cv2.erode(depth, square)
-    return np.asarray(hidden | (jump > 0.06 * depth))
+    whole[rows] = hidden | (jump > 0.06 * depth)
+    return whole

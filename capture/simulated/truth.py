@@ -95,8 +95,8 @@ class SimulatedTruth:
         for layer in visible.layers:
             # The same spot of the same surface, wherever the body and its expression have taken it.
             state = states[layer.body]
-            mesh = self._stage.scene.bodies[layer.body].meshes[state.expression]
-            world[layer.pixel] = state.pose.to_world(mesh.points(layer.triangle, layer.u, layer.v))
+            points = self._stage.mesh(layer.body, state).points(layer.triangle, layer.u, layer.v)
+            world[layer.pixel] = state.pose.to_world(points)
         pixels = other.project(world)
         depth = other.points(world)[:, 2]
         i = other.intrinsics
@@ -105,10 +105,8 @@ class SimulatedTruth:
                 & (pixels[:, 1] < i.height - 0.5)
         ahead = np.flatnonzero(seen)
         rays = (world[ahead] - other.origin) / depth[ahead, None]
-        for number, state in enumerate(states):
-            caster, pose = self._stage.caster(number, state.expression), state.pose
-            hits = caster.cast(pose.rotation.T @ (other.origin - pose.translation),
-                               np.asarray(rays @ pose.rotation, np.float32))
+        for group in self._stage.groups:
+            hits = self._stage.cast(group, states, other.origin, np.asarray(rays, np.float32))
             hiding = hits.distance < depth[ahead[hits.ray]] - VISIBLE_WITHIN_M
             seen[ahead[hits.ray[hiding]]] = False
         shape = visible.depth_m.shape

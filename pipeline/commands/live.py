@@ -23,6 +23,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class PaceOption(StrEnum):
+    """`capture.camera.Pace`, spelled for the command line."""
+
     REALTIME = "realtime"
     LOCKSTEP = "lockstep"
 

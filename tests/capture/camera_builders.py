@@ -12,6 +12,7 @@ import numpy as np
 
 from capture.camera import Camera, Pace
 from capture.replay import ReplayCamera
+from capture.simulated.camera import SimulatedCamera
 from capture.webcam import WebcamCamera
 from tests.capture.sessions import make_rig, write_session
 
@@ -63,8 +64,14 @@ def _video_file(folder: Path, pace: Pace) -> Camera:
     return WebcamCamera(path, pace=pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
 
 
+def _simulated(folder: Path, pace: Pace) -> Camera:
+    time = FakeTime()
+    return SimulatedCamera(frames=SETS, size=(160, 120), pace=pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
+
+
 CAMERA_BUILDERS: dict[str, Callable[[Path, Pace], Camera]] = {
     "session replay": _session,
     "colour-only session replay": _colour_only_session,
+    "simulated": _simulated,
     "video file": _video_file,
 }

@@ -11,9 +11,10 @@ from capture.frames import StreamKind
 from capture.simulated.camera import SimulatedCamera
 from capture.simulated.catalogue import make_scene
 from capture.simulated.heads import ASSET, HeadAssetError, load_heads
+from capture.simulated.render import wall_depth
 from capture.simulated.response import decode_srgb, encode_srgb
 from capture.simulated.scene import Scene, Segment, Wall
-from capture.simulated.sensors import STEREO_BASELINE_M, SensorNoise, simulated_rig
+from capture.simulated.sensors import STEREO_BASELINE_M, SensorNoise, Sensors, simulated_rig
 
 SIZE = (320, 240)
 scene_of = lru_cache(make_scene)
@@ -133,3 +134,39 @@ def test_other_heads_than_the_committed_ones_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr("capture.simulated.heads.ASSET", tmp_path / "absent.npz")
     with pytest.raises(HeadAssetError, match=r"absent\.npz"):
         load_heads.__wrapped__()
+
+
+@pytest.mark.parametrize("distorted", [False, True])
+@pytest.mark.parametrize("name", ["bona_fide", "mask", "print", "two_people"])
+def test_casting_only_inside_the_hulls_finds_what_casting_everywhere_finds(name, distorted):
+    scene = scene_of(name, seed=2)
+    stage = Sensors(scene, simulated_rig(SIZE, distorted=distorted), SensorNoise.none(), 0)
+    view, states = stage.colour_view, stage.stage.states(0.4)
+    visible = stage.stage.visible(view, states)
+    depth_m, body = wall_depth(view, scene.wall).copy().ravel(), np.full(visible.depth_m.size, -1)
+    for group in stage.stage.groups:
+        hits = stage.stage.cast(group, states, view.origin, view.directions.reshape(-1, 3))
+        nearer = hits.distance < depth_m[hits.ray]
+        depth_m[hits.ray[nearer]] = hits.distance[nearer]
+        body[hits.ray[nearer]] = np.array(group)[hits.mesh[nearer]]
+    found = np.full(visible.depth_m.size, -1)
+    for layer in visible.layers:
+        found[layer.pixel] = layer.body
+    assert np.array_equal(found, body)
+    assert np.abs(visible.depth_m.ravel() - depth_m).max() < 1e-5
+
+
+def test_a_mask_hides_its_wearer_except_at_the_eyes():
+    stage = Sensors(scene_of("mask", seed=2), simulated_rig(SIZE), SensorNoise.none(), 0)
+    states = stage.stage.states(0.4)
+    names = [body.name for body in stage.stage.scene.bodies]
+    visible = stage.stage.visible(stage.colour_view, states)
+    by_name = {names[layer.body]: layer for layer in visible.layers}
+    wearer = by_name[names[1]]
+    points = stage.stage.mesh(1, states[1]).points(wearer.triangle, wearer.u, wearer.v)
+    front = points[(points[:, 2] > -0.04) & (np.abs(points[:, 1]) < 0.05)]
+    eyes = load_heads().eyes[int(names[1].split()[1])]
+    from_eye_m = np.min([np.hypot(front[:, 0] - x, front[:, 1] - y) for x, y, _, _ in eyes], axis=0)
+    assert len(by_name["mask"].pixel) > 10 * len(front)
+    assert len(front) > 30  # the wearer's eyes do show
+    assert np.mean(from_eye_m < 0.020) > 0.9

@@ -47,8 +47,8 @@ class LiveRun:
             reader.join(10)
         return code
 
-    def named(self, event: str) -> list[dict[str, Any]]:
-        return [e for e in self.events if e.get("type") == event]
+    def named(self, kind: str) -> list[dict[str, Any]]:
+        return [e for e in self.events if e.get("type") == kind]
 
     def pid_of(self, name: str) -> int:
         return [pid for started, pid in self.started if started == name][-1]

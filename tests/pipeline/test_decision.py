@@ -180,6 +180,22 @@ def test_a_score_that_overtakes_its_observation_waits_for_it():
     assert scene.see().outcome() == ("bona_fide", "llr_upper")
 
 
+def test_scores_may_lag_behind_the_camera():
+    scene = Scene()
+    for _ in range(10):
+        scene.see()
+    for sequence in (2, 5, 9):
+        scene.hear(sequence=sequence)
+    assert scene.outcome() == ("bona_fide", "llr_upper")
+
+
+def test_a_face_that_is_not_the_subject_is_neither_evidence_nor_a_break():
+    scene = Scene().both(2)
+    scene.both(1, tracks=[1], subject=None)
+    assert scene.of(Decided) == []
+    assert scene.both(1).outcome() == ("bona_fide", "llr_upper")
+
+
 @pytest.mark.parametrize("code", DEFAULT_GATES)
 def test_a_gated_frame_is_no_evidence(code):
     scene = Scene()
@@ -269,6 +285,15 @@ def test_a_slow_camera_may_be_slow():
     scene = Scene(SLOW).see(frame_period_ms=100.0)
     assert scene.pass_ms(449).of(Decided) == []
     assert scene.pass_ms(2).outcome() == ("undecided", "stream_stale")
+
+
+def test_the_first_frame_of_a_slow_camera_tells_how_slow_it_is():
+    scene = Scene(SLOW)
+    scene.now_ns += 140 * MS
+    scene.see(frame_period_ms=100.0)
+    assert scene.of(Decided) == []
+    scene.now_ns += 300 * MS
+    assert scene.see(frame_period_ms=100.0).of(Decided) == []
 
 
 def test_no_face_for_two_seconds_ends_the_session():
@@ -530,3 +555,52 @@ def test_no_sequence_of_events_accepts_without_fresh_matching_scores(steps, purp
 
 def test_without_a_policy_that_says_so_a_simulated_checkpoint_cannot_decide_either():
     assert Policy().allowed_purposes == (Purpose.RELEASE,)
+
+
+def test_cameras_that_are_not_configured_may_show_up_when_none_are_named():
+    scene = Scene(begin=False, cameras=None)
+    with pytest.raises(NoCamera):
+        scene.engine.begin(request(), scene.now_ns)
+    scene.see()
+    assert scene.engine.begin(request(), scene.now_ns)
+
+
+def test_a_camera_that_is_not_configured_is_not_listened_to():
+    scene = local(cameras=["back"]).both(3)
+    assert scene.events == []
+    assert scene.engine.counters["observation_of_unknown_camera"] == 3
+
+
+def test_the_last_word_of_an_earlier_camera_process_ends_nothing():
+    scene = Scene().both(2)
+    scene.events += scene.engine.process_event(ended("device_lost", epoch=EPOCH - 1, stamp_ns=START), scene.now_ns)
+    assert scene.of(Decided) == []
+    scene.events += scene.engine.process_event(ended("device_lost", epoch=EPOCH + 1, stamp_ns=scene.now_ns + 1),
+                                               scene.now_ns)
+    assert scene.outcome() == ("undecided", "device_lost")
+
+
+def test_a_camera_may_end_before_it_was_seen():
+    scene = Scene()
+    scene.events += scene.engine.process_event(ended("device_lost"), scene.now_ns)
+    assert scene.outcome() == ("undecided", "device_lost")
+
+
+def test_keepalive_tells_whether_the_session_is_open():
+    scene = Scene()
+    assert scene.engine.keepalive("s1", scene.now_ns) is True
+    assert scene.engine.keepalive("s2", scene.now_ns) is False
+
+
+def test_scores_that_come_early_are_kept_within_a_bound():
+    scene = Scene(begin=False)
+    for sequence in range(100, 120):
+        scene.hear(sequence=sequence)
+    assert scene.engine.counters["score_without_observation"] == 12
+
+
+def test_giving_up_on_a_camera_ends_its_session_only():
+    scene = Scene(cameras=[CAMERA, "back"])
+    assert scene.engine.fail_camera("back", scene.now_ns) == []
+    scene.events += scene.engine.fail_camera(CAMERA, scene.now_ns)
+    assert scene.outcome() == ("undecided", "engine_error")

@@ -163,3 +163,30 @@ def test_begin_tells_the_deadline_that_holds(asked, told):
     desk = Desk()
     desk.hello()
     assert desk.begin(deadline_ms=asked)["deadline_ms"] == told
+
+
+def test_a_decision_can_be_read_until_the_very_moment_it_expires():
+    desk = Desk()
+    desk.hello()
+    session_id = desk.begin()["session_id"]
+    assert desk.send("decision.get", session_id=session_id)[0]["code"] == "no_decision"
+    desk.frames(3)
+    desk.now_ns += QUICK.expires_in_ms * MS - 1
+    assert desk.send("decision.get", session_id=session_id)[0]["type"] == "decision.get.reply"
+    desk.now_ns += 1
+    assert desk.send("decision.get", session_id=session_id)[0]["code"] == "decision_expired"
+
+
+def test_guidance_is_timed_from_the_begin_and_counters_are_told():
+    desk = Desk()
+    desk.hello()
+    topic = desk.begin()["event_topic"]
+    desk.now_ns += 40 * MS
+    events = desk.engine.observe(observation(1, desk.now_ns, tracks=[]), desk.now_ns)
+    desk.take(desk.gateway.publish(events, desk.now_ns))
+    guidance = [e for e in desk.events(topic) if e["type"] == "guidance"]
+    assert [(e["code"], e["since_ms"]) for e in guidance] == [("no_face", 40.0)]
+    desk.send("session.cancel", session_id="nobody's")
+    desk.engine.observe(observation(1, desk.now_ns), desk.now_ns)
+    counters = desk.send("health.get")[0]["health"]["counters"]
+    assert (counters["unknown_session"], counters["repeated_observation"]) == (1, 1)

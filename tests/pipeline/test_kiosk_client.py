@@ -1,12 +1,16 @@
 """The kiosk contract end to end: reference client, real ipc sockets, real decision stage; only cameras are played."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from pipeline import kiosk_client
 from pipeline.kiosk_client import KioskClient, KioskDecision, KioskError, KioskSession, is_open, read_json
 from pipeline.messages import ProcessEvent
 from tests.pipeline.scene import CAMERA, MODEL, TEST_MODEL
@@ -296,6 +300,17 @@ def test_an_endpoint_that_nobody_serves_gives_no_answer(tmp_path):
     with KioskClient(f"ipc://{tmp_path}/nobody", timeout_s=0.05) as client, \
             pytest.raises(KioskError, match="not served"):
         client.hello()
+
+
+def test_the_client_stands_alone(tmp_path):
+    """Copied out of the project, it needs pyzmq and the standard library only."""
+    (tmp_path / "kiosk_client.py").write_bytes(Path(kiosk_client.__file__).read_bytes())
+    program = ("import sys; sys.path.insert(0, sys.argv[1]); import kiosk_client; "
+               "print({name.partition('.')[0] for name in sys.modules} & "
+               "{'pipeline', 'msgspec', 'numpy', 'mmdg_model', 'typer'})")
+    result = subprocess.run([sys.executable, "-I", "-c", program, str(tmp_path)], capture_output=True, text=True,
+                            check=True, cwd=tmp_path)
+    assert result.stdout.strip() == "set()"
 
 
 # --- is_open --------------------------------------------------------------------------------------------------------

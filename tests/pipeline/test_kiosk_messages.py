@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kiosk_messages import MAX_COMMAND_BYTES, CommandError, encoded_bits, json_schema, read_command
+from pipeline.kiosk_messages import MAX_COMMAND_BYTES, CommandError, encoded_bits, json_schema, read_command, request_of
 
 
 @pytest.mark.parametrize(("text", "bits"), [
@@ -39,3 +39,46 @@ def test_no_json_leads_to_anything_but_a_command_or_a_command_error(value, kind)
 def test_the_schema_names_every_message():
     names = set(json_schema()["$defs"])
     assert {"SessionBegin", "Decision", "ErrorReply", "Health", "GuidanceEvent"} <= names
+
+
+@pytest.mark.parametrize(("oldest", "newest", "spoken"), [(0, 0, True), (0, 9, True), (-3, 0, True), (1, 9, False),
+                                                          (-3, -1, False)])
+def test_hello_needs_a_common_contract(oldest, newest, spoken):
+    data = json.dumps({"type": "hello", "contract": newest, "client": "k", "contract_min": oldest,
+                       "contract_max": newest}).encode()
+    if spoken:
+        read_command([data])
+    else:
+        with pytest.raises(CommandError) as caught:
+            read_command([data])
+        assert caught.value.code == "unsupported_contract"
+
+
+def health(length):
+    bare = b'{"type": "health.get", "contract": 0, "x": ""}'
+    return bare[:-2] + b"y" * (length - len(bare)) + bare[-2:]
+
+
+def test_the_size_limit_is_exact():
+    read_command([health(MAX_COMMAND_BYTES)])
+    with pytest.raises(CommandError) as caught:
+        read_command([health(MAX_COMMAND_BYTES + 1)])
+    assert caught.value.code == "too_large"
+
+
+@pytest.mark.parametrize(("deep", "accepted"), [(b"[" * 15 + b"{}" + b"]" * 15, True),
+                                                (b"[" * 40 + b"]" * 40, False),
+                                                (b'[{"a":' * 20 + b"0" + b"}]" * 20, False)])
+def test_nesting_is_bounded(deep, accepted):
+    data = b'{"type": "health.get", "contract": 0, "x": ' + deep + b"}"
+    if accepted:
+        read_command([data])
+    else:
+        with pytest.raises(CommandError, match="nested"):
+            read_command([data])
+
+
+def test_a_refused_command_still_shows_its_request():
+    assert request_of([b'{"type": "x", "contract": 5, "request": "r7"}']) == "r7"
+    for frames in ([], [b""], [b"["], [b'{"request": 7}'], [health(MAX_COMMAND_BYTES + 1)]):
+        assert request_of(frames) == ""

@@ -97,12 +97,12 @@ def test_the_startup_proof_holds_for_the_default_roles():
     with Sockets() as sockets:
         admission = Admission(sockets, RoleMap.own_user())
         proof = prove_refusal(sockets, admission)
-        if os.getuid() == 0:
-            assert proof == "proven"
-            assert admission.counters == {"admitted": 1, "refused": 1}
-        else:
+        # Root in a container may lack the right to take another uid; everyone else always does.
+        assert proof == "proven" or "not testable" in proof
+        assert admission.counters["admitted"] == 1
+        assert admission.counters["refused"] == (proof == "proven")
+        if os.getuid() != 0:
             assert proof == "foreign uid not testable without root"
-            assert admission.counters == {"admitted": 1}
 
 
 def test_the_startup_proof_holds_when_the_own_user_has_no_role():
