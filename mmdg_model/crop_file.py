@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def load_crop(path: Path) -> CropPlanes:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {_entry_name(info, path): _read_entry(archive, info, path) for info in archive.infolist()}
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise CropFileError(f"crop {path}: not a readable .npz archive ({error}); write one with "
                             "mmdg_model.crop_file.save_crop") from error
     for group in _GROUPS:
@@ -90,13 +91,17 @@ def _entry_name(info: zipfile.ZipInfo, path: Path) -> str:
     if info.file_size > _LARGEST_ENTRY_BYTES:
         raise CropFileError(f"crop {path}: entry {name} has {info.file_size} bytes, expected at most "
                             f"{_LARGEST_ENTRY_BYTES}: crops are at most {LARGEST_IMAGE_SIZE} pixels wide")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise CropFileError(f"crop {path}: entry {name} has compression method {info.compress_type}, expected stored "
+                            "or deflated, as numpy writes")
     return name
 
 
 def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> NDArray[Any]:
     """Parses the header by itself: numpy would allocate whatever shape a header claims."""
     name = info.filename.removesuffix(".npy")
-    data = archive.read(info)
+    with archive.open(info) as entry:
+        data = entry.read(info.file_size)  # no more is ever unpacked, whatever the stream would grow to
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)

@@ -18,8 +18,8 @@ class NoCropError(RuntimeError):
     """A session has no face crop where one was asked for."""
 
 
-def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes, bool]:
-    """The crop of the first frame from number `frame` on that has one, and whether it is simulated.
+def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes, str]:
+    """The crop of the first frame from number `frame` on that has one, and words that say what it shows.
 
     The frames go through the same camera step as in a running pipeline, in this process.
 
@@ -40,10 +40,11 @@ def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes,
         while True:
             crop = step.step(camera.read(1.0), {}).crop
             if seen >= frame and crop is not None:
+                simulated = "SIMULATED data: " if step.description.simulated else ""
                 return CropPlanes(
                     colour=crop.colour, colour_valid=crop.colour_valid, depth=crop.depth, depth_valid=crop.depth_valid,
                     depth_unit_m=CROP_DEPTH_UNIT_M, infrared=crop.infrared, infrared_valid=crop.infrared_valid,
-                    infrared_bit_depth=crop.infrared_bit_depth), step.description.simulated
+                    infrared_bit_depth=crop.infrared_bit_depth), f"{simulated}{specification}, frame {seen}"
             seen += 1
     except EndOfStreamError:
         raise NoCropError(f"{specification}: {seen} frames, no face crop from frame {frame} on; choose an earlier "
@@ -55,7 +56,7 @@ def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes,
 
 def explain_to(out: Path, checkpoint: Checkpoint, crop: CropPlanes, *, shown: str, block: int | None,
                arrays: Path | None) -> dict[str, object]:
-    """Draws one crop's explanation, optionally keeps its arrays, and returns what to print.
+    """Draws one crop's explanation, optionally keeps its arrays, and returns what to print. Blocks count from 1.
 
     Raises:
         ValueError: a crop that does not fit the checkpoint, or no such block.
@@ -70,14 +71,17 @@ def explain_to(out: Path, checkpoint: Checkpoint, crop: CropPlanes, *, shown: st
     from mmdg_model.scorer import Purpose
     from mmdg_model.torch_scorer import build_network
 
+    chosen = checkpoint.config.depth if block is None else block
+    if chosen > checkpoint.config.depth:
+        raise ValueError(f"block {chosen} of a network of {checkpoint.config.depth} blocks; choose 1 to "
+                         f"{checkpoint.config.depth}")
     inputs = prepare([crop], checkpoint.input_spec)
     explanation = explain(build_network(checkpoint), torch.from_numpy(inputs.planes), torch.from_numpy(inputs.present))
     logits = explanation.output.logits[0]
     logit = float(logits[LIVE_COLUMN] - logits[1 - LIVE_COLUMN])
     untrained = checkpoint.purpose is Purpose.TEST
     note = "UNTRAINED weights: the maps mean nothing" if untrained else f"purpose {checkpoint.purpose}"
-    chosen = checkpoint.config.depth - 1 if block is None else block
-    draw_explanation(out, explanation, inputs, checkpoint.input_spec, block=chosen,
+    draw_explanation(out, explanation, inputs, checkpoint.input_spec, block=chosen - 1,
                      title=f"{shown}; logit {logit:.2f}; model {checkpoint.hash[:12]}, {note}")
     if arrays is not None:
         arrays.parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +129,8 @@ def explain_command(
             crop, shown = load_crop(Path(source)), Path(source).name
         else:
             specification = f"replay:{source}" if source.endswith(".mcap") and ":" not in source else source
-            crop, simulated = session_crop(specification, seed, frame)
-            shown = f"{'SIMULATED ' if simulated else ''}{specification}, frame {frame}"
-        summary = explain_to(out, checkpoint, crop, shown=shown, block=None if block is None else block - 1,
-                             arrays=arrays)
+            crop, shown = session_crop(specification, seed, frame)
+        summary = explain_to(out, checkpoint, crop, shown=shown, block=block, arrays=arrays)
     except CameraSpecificationError as error:
         raise typer.BadParameter(str(error), param_hint="CROP|SESSION") from None
     except (ValueError, NoCropError, CameraError, DetectorError) as error:
