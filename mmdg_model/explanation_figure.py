@@ -85,7 +85,7 @@ def _draw(axis: Any, image: NDArray[np.float32], caption: str, overlay: NDArray[
         # Under a map the image is grey: its own colours would read as values.
         axis.imshow(image if overlay is None else image.mean(axis=2), vmin=0.0, vmax=1.0, cmap="gray")
         if overlay is not None:
-            caption = f"{caption}\n{overlay.min():.3f} .. {overlay.max():.3f}"
+            caption = f"{caption}\n{overlay.min():.4f} .. {overlay.max():.4f}"
             axis.imshow(overlay, cmap=colours, norm=scale, alpha=OVERLAY, interpolation="nearest",
                         extent=(-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5))
     axis.set_title(caption, fontsize=9)
