@@ -20,6 +20,7 @@ from capture.rig import DistortionModel, Extrinsics, Intrinsics
 F32 = NDArray[np.float32]
 #: Points a side from which the rays of a grid are interpolated.
 KNOTS = 5
+_KNOT_SHARES = np.linspace(0.0, 1.0, KNOTS, dtype=np.float32)
 #: Off-diagonal terms of a local lens below this move the edge of a face (0.15 off its middle) by less than 0.3 px.
 NEGLIGIBLE_SHEAR_PX = 2.0
 
@@ -115,8 +116,8 @@ class SmoothRays:
     """
 
     def __init__(self, table: RayTable, grid: PixelGrid) -> None:
-        edges = np.linspace(0.0, grid.side, KNOTS) - 0.5
-        self.knots = table.at((edges + grid.left).astype(np.float32), (edges + grid.top).astype(np.float32))
+        edges = _KNOT_SHARES * np.float32(grid.side) - np.float32(0.5)
+        self.knots = table.at(edges + np.float32(grid.left), edges + np.float32(grid.top))
         self._basis = _lagrange_basis(grid.size)
 
     def spread(self, knots: F32) -> F32:

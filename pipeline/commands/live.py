@@ -85,9 +85,7 @@ def live(
         checkpoint = _checkpoint(model, settings.inference.model)
     except NoDeviceError as error:
         raise _fail(str(error), ExitCode.NO_DEVICE) from None
-    except CameraError as error:
-        raise _fail(str(error), ExitCode.CORRUPT_RECORDING) from None
-    except (ConfigError, ValueError) as error:
+    except (CameraError, ConfigError, ValueError) as error:
         raise _fail(str(error), ExitCode.USAGE) from None
 
     stop = {"asked": False}

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 
 from capture.camera import Camera, Pace
+from capture.realsense_file import RealSenseFileCamera
 from capture.replay import ReplayCamera
 from capture.simulated.camera import SimulatedCamera
+from capture.simulated_device import record_to_db3
 from capture.webcam import WebcamCamera
 from tests.capture.sessions import make_rig, write_session
 
@@ -69,9 +71,21 @@ def _simulated(folder: Path, pace: Pace) -> Camera:
     return SimulatedCamera(frames=SETS, size=(160, 120), pace=pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
 
 
+def _realsense_file(folder: Path, pace: Pace) -> Camera:
+    """A .db3 that the real SDK recorded from its software device, fed with simulated frame sets."""
+    path = folder / "session.db3"
+    if not path.exists():
+        with SimulatedCamera(frames=SETS, size=(160, 120), pace=Pace.LOCKSTEP) as camera:
+            frame_sets = [camera.read(1.0) for _ in range(SETS)]
+            record_to_db3(path, frame_sets, camera.rig, frame_rate=10)
+    time = FakeTime()
+    return RealSenseFileCamera(path, pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
+
+
 CAMERA_BUILDERS: dict[str, Callable[[Path, Pace], Camera]] = {
     "session replay": _session,
     "colour-only session replay": _colour_only_session,
+    "RealSense file": _realsense_file,
     "simulated": _simulated,
     "video file": _video_file,
 }
