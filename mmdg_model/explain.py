@@ -11,12 +11,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmdg_model.inputs import AbsenceEncoding
+from mmdg_model.checkpoint import Checkpoint
+from mmdg_model.inputs import AbsenceEncoding, PreparedInputs, prepare
 from mmdg_model.network import MMDG, MODALITIES, NetworkOutput, adapter_directions, direction_name
-from mmdg_model.scorer import Modality
+from mmdg_model.scorer import CropPlanes, Modality
+from mmdg_model.torch_scorer import build_network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +51,30 @@ class Explanation:
         """
         return {name: _on_grid(weights.mean(dim=(2, 3))[..., 1:] * weights.shape[-1])
                 for name, weights in self.attention.items()}
+
+
+    def arrays(self, row: int) -> dict[str, NDArray[np.float32]]:
+        """One crop's numbers under plain names: `logits`, `uncertainty`, `attention_rgb_from_depth` and so on."""
+        return {"logits": self.output.logits[row].numpy(), "uncertainty": self.uncertainty[:, :, row].numpy(),
+                **{f"attention_{name}": weights[:, row].numpy() for name, weights in self.attention.items()}}
+
+
+def explain_crops(checkpoint: Checkpoint, crops: list[CropPlanes], *, threads: int = 1,
+                  ) -> tuple[Explanation, PreparedInputs]:
+    """Explains the scores that `checkpoint` gives to crops, in order.
+
+    Args:
+        checkpoint: as loaded.
+        crops: at least one.
+        threads: of torch, for the whole process.
+
+    Raises:
+        InputError: a crop that does not fit the checkpoint, named by its index.
+    """
+    torch.set_num_threads(threads)
+    inputs = prepare(crops, checkpoint.input_spec)
+    network = build_network(checkpoint)
+    return explain(network, torch.from_numpy(inputs.planes), torch.from_numpy(inputs.present)), inputs
 
 
 @torch.no_grad()

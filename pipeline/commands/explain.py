@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from mmdg_model.scorer import CropPlanes
 
 
+#: Frames looked at after the wanted one before giving up: a live camera may wait for a face for ever.
+MAX_FRAMES_WITHOUT_FACE = 900
+
+
 class NoCropError(RuntimeError):
     """A session has no face crop where one was asked for."""
 
@@ -24,7 +28,8 @@ def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes,
     The frames go through the same camera step as in a running pipeline, in this process.
 
     Raises:
-        CameraError, DetectorError: it cannot be opened. NoCropError: it ends before such a frame.
+        CameraError, DetectorError: it cannot be opened. NoCropError: it ends before such a frame, or shows no face for
+            `MAX_FRAMES_WITHOUT_FACE` frames.
     """
     from align.face_crop import CROP_DEPTH_UNIT_M
     from capture.camera import EndOfStreamError
@@ -37,7 +42,7 @@ def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes,
     camera, step, detector = open_step("explain", settings)
     seen = 0
     try:
-        while True:
+        while seen < frame + MAX_FRAMES_WITHOUT_FACE:
             crop = step.step(camera.read(1.0), {}).crop
             if seen >= frame and crop is not None:
                 simulated = "SIMULATED data: " if step.description.simulated else ""
@@ -47,11 +52,12 @@ def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes,
                     infrared_bit_depth=crop.infrared_bit_depth), f"{simulated}{specification}, frame {seen}"
             seen += 1
     except EndOfStreamError:
-        raise NoCropError(f"{specification}: {seen} frames, no face crop from frame {frame} on; choose an earlier "
-                          "--frame, or look at the session with mmdg sessions") from None
+        pass
     finally:
         camera.close()
         detector.close()
+    raise NoCropError(f"{specification}: {seen} frames, no face crop from frame {frame} on; choose an earlier --frame, "
+                      "or look at the session with mmdg sessions")
 
 
 def explain_to(out: Path, checkpoint: Checkpoint, crop: CropPlanes, *, shown: str, block: int | None,
@@ -62,21 +68,17 @@ def explain_to(out: Path, checkpoint: Checkpoint, crop: CropPlanes, *, shown: st
         ValueError: a crop that does not fit the checkpoint, or no such block.
     """
     import numpy as np
-    import torch
 
-    from mmdg_model.explain import explain
+    from mmdg_model.explain import explain_crops
     from mmdg_model.explanation_figure import draw_explanation
-    from mmdg_model.inputs import prepare
     from mmdg_model.network import LIVE_COLUMN, MODALITIES
     from mmdg_model.scorer import Purpose
-    from mmdg_model.torch_scorer import build_network
 
     chosen = checkpoint.config.depth if block is None else block
     if chosen > checkpoint.config.depth:
         raise ValueError(f"block {chosen} of a network of {checkpoint.config.depth} blocks; choose 1 to "
                          f"{checkpoint.config.depth}")
-    inputs = prepare([crop], checkpoint.input_spec)
-    explanation = explain(build_network(checkpoint), torch.from_numpy(inputs.planes), torch.from_numpy(inputs.present))
+    explanation, inputs = explain_crops(checkpoint, [crop])
     logits = explanation.output.logits[0]
     logit = float(logits[LIVE_COLUMN] - logits[1 - LIVE_COLUMN])
     untrained = checkpoint.purpose is Purpose.TEST
@@ -86,9 +88,7 @@ def explain_to(out: Path, checkpoint: Checkpoint, crop: CropPlanes, *, shown: st
     if arrays is not None:
         arrays.parent.mkdir(parents=True, exist_ok=True)
         with arrays.open("wb") as file:
-            entries: dict[str, Any] = {f"attention_{name}": weights[:, 0].numpy()
-                                       for name, weights in explanation.attention.items()}
-            entries |= {"logits": logits.numpy(), "uncertainty": explanation.uncertainty[:, :, 0].numpy()}
+            entries: dict[str, Any] = explanation.arrays(0)
             np.savez_compressed(file, **entries)
     used = [index for index in range(len(MODALITIES)) if inputs.present[0, index]]
     return {"figure": str(out), "arrays": str(arrays) if arrays else None, "shown": shown, "block": chosen,

@@ -1,5 +1,6 @@
 """Each choice between the paper and the released code: both behaviours are real, and differ as docs/model.md says."""
 
+import copy
 import dataclasses
 from itertools import product
 
@@ -22,9 +23,11 @@ from mmdg_model.config import (
 )
 from mmdg_model.network import DIRECTIONS, MODALITIES, build_mmdg, direction_name, start_positions
 from mmdg_model.scorer import Modality
+from mmdg_model.test_checkpoint import make_test_checkpoint
+from mmdg_model.torch_scorer import TorchScorer
 from mmdg_model.trainable import freeze_the_rest, is_trainable, trainable_parameters
 from mmdg_model.u_adapter import UncertaintyCrossAttention, build_u_adapter
-from tests.mmdg_model.builders import MICRO, lively_network, random_planes
+from tests.mmdg_model.builders import MICRO, crop, lively_network, random_planes
 
 PRESETS = {"default": ModelConfig.default(), "release": ModelConfig.release(), "paper": ModelConfig.paper()}
 
@@ -192,6 +195,21 @@ def test_sampled_scores_repeat_in_use_change_with_the_seed_and_vary_in_training(
         if isinstance(module, torch.nn.Dropout):
             module.eval()  # what is left of chance is the drawn certainty
     assert not torch.equal(network(planes, all_present(2)).logits, network(planes, all_present(2)).logits)
+
+
+@pytest.mark.parametrize("kind", list(UncertaintyEstimatorKind))
+def test_a_scorer_passes_its_known_answer_and_repeats_itself_whatever_the_estimator(tmp_path, kind):
+    checkpoint = make_test_checkpoint(tmp_path / "micro.safetensors", micro(uncertainty_estimator=kind))
+    scorer, crops = TorchScorer(checkpoint), [crop(seed=1), crop(seed=2)]
+    first, second = ([score.logit for score in scorer.score(crops)] for _ in range(2))
+    assert first == second
+
+
+def test_a_sampling_network_can_be_copied_after_use():
+    network = lively_network(micro(uncertainty_estimator=UncertaintyEstimatorKind.MONTE_CARLO))
+    with torch.inference_mode():
+        logits = network(random_planes(1), all_present(1)).logits
+        assert torch.equal(copy.deepcopy(network)(random_planes(1), all_present(1)).logits, logits)
 
 
 # Row 7: residual

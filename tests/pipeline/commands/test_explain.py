@@ -8,10 +8,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from capture.camera import Pace
+from capture.sources import make_camera
 from mmdg_model.config import ModelConfig
 from mmdg_model.crop_file import save_crop
 from mmdg_model.test_checkpoint import make_test_checkpoint
 from pipeline.commands import explain
+from pipeline.commands.record import record_camera
 from tests.mmdg_model.builders import crop
 
 SMALL = ModelConfig(width=48, heads=3, depth=2)
@@ -54,6 +57,18 @@ def test_a_simulated_scene_goes_through_the_camera_step(run, model, tmp_path):
     assert "SIMULATED data: simulated:bona_fide, frame" in answer.stdout
     assert "untrained" in answer.stderr
     assert (tmp_path / "out.png").is_file()
+
+
+def test_a_recorded_session_is_read_from_the_frame_asked_for(run, model, tmp_path):
+    camera = make_camera("simulated:print", pace=Pace.LOCKSTEP, seed=1)
+    assert record_camera(camera, tmp_path / "session.mcap", frames=5).sets == 5
+    answer = run(tmp_path / "session.mcap", tmp_path / "out.png", "--model", model, "--frame", 3)
+    assert answer.exit_code == 0, answer.output
+    assert f"SIMULATED data: replay:{tmp_path / 'session.mcap'}, frame" in answer.stdout
+    answer = run(tmp_path / "session.mcap", tmp_path / "late.png", "--model", model, "--frame", 5)
+    assert answer.exit_code == 1
+    assert "5 frames, no face crop from frame 5 on" in answer.stderr
+    assert not (tmp_path / "late.png").exists()
 
 
 def test_a_crop_of_another_size_is_refused(run, model, tmp_path):
