@@ -46,6 +46,17 @@ def outputs(config, seed=0):
     return lively_network(config, seed)(random_planes(2), all_present(2))
 
 
+@torch.inference_mode()
+def test_the_weights_of_these_tests_are_lively():
+    """A network at its silent start would agree with anything: logits must spread, adapters and CDC be random."""
+    network = lively_network()
+    logits = network(random_planes(16), all_present(16)).logits
+    assert (logits[:, 1] - logits[:, 0]).std() > 1
+    for adapter in network.blocks[1].adapters.values():
+        assert adapter.up.weight.std() > 0.1
+        assert adapter.convolution.weight.std() > 0.1
+
+
 # Presets
 
 

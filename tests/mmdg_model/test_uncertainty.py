@@ -152,6 +152,16 @@ def test_extreme_activations_stay_within_zero_and_one(kind, dtype):
     assert not estimator(torch.ones(1, 4, requires_grad=True)).requires_grad
 
 
+@pytest.mark.parametrize("statistic", list(UncertaintyStatistic))
+def test_reducing_after_the_exponential_never_gives_less_certainty(statistic):
+    """Jensen's inequality: mean(exp) >= exp(mean), equal where all channels are."""
+    activation = activations(100, 30)
+    after, before = (AnalyticUncertainty(**shared(statistic, reduction))
+                     for reduction in (UncertaintyReduction.EXP_THEN_MEAN, UncertaintyReduction.MEAN_THEN_EXP))
+    assert (after(activation) > before(activation)).all()
+    torch.testing.assert_close(after(torch.ones(1, 30)), before(torch.ones(1, 30)))
+
+
 def test_without_uncertainty_every_token_is_certain():
     assert torch.equal(NoUncertainty(**RELEASE)(activations(3, 4)), torch.ones(3, 1))
 
