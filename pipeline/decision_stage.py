@@ -177,9 +177,9 @@ class DecisionStage:
             return
         if self.settings.report_scores:
             self._report({"type": "score", "camera": message.camera, "sequence": message.sequence,
-                          "track_id": message.track_id, "logit": message.logit, "probability": message.probability,
-                          "uncertainty": message.uncertainty, "durations_ms": message.durations_ms,
-                          "stamps_ns": message.stamps_ns,
+                          "track_id": message.track_id, "modalities": message.modalities, "logit": message.logit,
+                          "probability": message.probability, "uncertainty": message.uncertainty,
+                          "durations_ms": message.durations_ms, "stamps_ns": message.stamps_ns,
                           "model_purpose": message.purpose, "failed": message.failed})
         self._tell(self.engine.score(message, time.monotonic_ns()))
         key = (message.camera, message.epoch, message.sequence)

@@ -181,7 +181,7 @@ class Score(Message, frozen=True, kw_only=True, tag="score"):
 
 # --- everyone -> supervisor, supervisor -> decision -----------------------------------------------------------------
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):
-    """Liveness: each process, each 100 ms. `state`: starting, ready, running, ended, failed."""
+    """Liveness: each process, each 100 ms. `state`: starting, ready, running, stopped, ended, failed."""
 
     process: Name
     pid: int
