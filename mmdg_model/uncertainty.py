@@ -60,11 +60,11 @@ class TokenUncertainty(nn.Module):
     def _exp_of_mean(self, activation_ND: Tensor) -> Tensor:
         return torch.exp(-self.rate * self.element_uncertainty(activation_ND).mean(dim=-1, keepdim=True))
 
-    def _of_unit_variance(self, activation_ND: Tensor, variance_gain: Tensor | float) -> Tensor:
+    def _spread(self, activation_ND: Tensor, variance_gain: Tensor | float) -> Tensor:
         """u where the samples' variance is `variance_gain` a²."""
-        if self.statistic is UncertaintyStatistic.VARIANCE:
-            return activation_ND.square() * variance_gain
-        return activation_ND.abs() * variance_gain ** 0.5
+        deviation_ND = activation_ND.abs() * variance_gain ** 0.5
+        # Squared last: in half precision a² alone overflows, and infinity times a gain of 0 would be NaN.
+        return deviation_ND.square() if self.statistic is UncertaintyStatistic.VARIANCE else deviation_ND
 
 
 class AnalyticUncertainty(TokenUncertainty):
@@ -72,7 +72,7 @@ class AnalyticUncertainty(TokenUncertainty):
 
     def element_uncertainty(self, activation_ND: Tensor) -> Tensor:
         """Spread of each element under dropout: `[..., n, d]` to `[..., n, d]`, at least 0."""
-        return self._of_unit_variance(activation_ND, self.dropout / (1.0 - self.dropout))
+        return self._spread(activation_ND, self.dropout / (1.0 - self.dropout))
 
 
 class FiniteSampleUncertainty(TokenUncertainty):
@@ -105,7 +105,7 @@ class FiniteSampleUncertainty(TokenUncertainty):
         """Mean of exp(-rate u) - 1, in [-1, 0]: summed so, an activation of 0 is certain to the last bit."""
         loss_ND = torch.zeros_like(activation_ND)
         for probability, variance in self.outcomes:
-            loss_ND = loss_ND + probability * torch.expm1(-rate * self._of_unit_variance(activation_ND, variance))
+            loss_ND = loss_ND + probability * torch.expm1(-rate * self._spread(activation_ND, variance))
         return loss_ND.clamp_min(-1.0)
 
     def _exp_of_mean(self, activation_ND: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class MonteCarloUncertainty(TokenUncertainty):
         trials = torch.full(activation_ND.shape, float(self.samples), device=activation_ND.device)
         dropped = torch.binomial(trials, torch.full_like(trials, self.dropout), generator=self._generator)
         variance_gain = _variance_gain(dropped, self.samples, self.dropout).to(activation_ND.dtype)
-        return self._of_unit_variance(activation_ND, variance_gain)
+        return self._spread(activation_ND, variance_gain)
 
 
 class NoUncertainty(TokenUncertainty):

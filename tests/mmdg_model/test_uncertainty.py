@@ -144,8 +144,10 @@ def test_certainty_falls_with_activation_and_is_one_at_zero(kind, statistic, red
 
 @pytest.mark.parametrize("kind", list(UncertaintyEstimatorKind))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_extreme_activations_stay_within_zero_and_one(kind, dtype):
-    estimator = build_uncertainty(ModelConfig(uncertainty_estimator=kind))
+@pytest.mark.parametrize(("statistic", "reduction"), READINGS)
+def test_extreme_activations_stay_within_zero_and_one(kind, dtype, statistic, reduction):
+    estimator = build_uncertainty(ModelConfig(uncertainty_estimator=kind, uncertainty_statistic=statistic,
+                                              uncertainty_reduction=reduction, uncertainty_samples=2))
     certainty = estimator(torch.tensor([[0.0, 1e-6, 1.0], [3e4, -6e4, 6e4]], dtype=dtype))
     assert certainty.dtype is dtype
     assert ((certainty >= 0) & (certainty <= 1)).all()
