@@ -35,6 +35,12 @@ LARGEST_FILE_BYTES = 4 * 2**30
 _STORED_DTYPES = (torch.float32, torch.float16)
 _KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training", "known_answer")
 
+#: Metadata keys of our other kinds of weight files (`weights/`), and what they are.
+BACKBONE_KEY = "mmdg_live_backbone"
+PLUS_PLUS_KEY = "mmdg_live_mmdg_plus_plus"
+_OTHER_KINDS = {BACKBONE_KEY: "a backbone, from which training starts, and no liveness model",
+                PLUS_PLUS_KEY: "released MMDG++ weights, which are no checkpoint of this network"}
+
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message quotes the file, the key, the value and the remedy."""
@@ -137,7 +143,10 @@ def _read(path: Path) -> bytes:
 
 def _metadata(blob: bytes, place: str) -> dict[str, Any]:
     (header_length,) = struct.unpack_from("<Q", blob)
-    text = json.loads(blob[8:8 + header_length]).get("__metadata__", {}).get(METADATA_KEY)
+    metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
+    text = metadata.get(METADATA_KEY)
+    if text is None and (kind := next((what for key, what in _OTHER_KINDS.items() if key in metadata), None)):
+        raise CheckpointError(f"checkpoint {place}: {kind}; give a trained checkpoint")
     if text is None:
         raise CheckpointError(f"checkpoint {place}: no metadata key {METADATA_KEY!r}; these are bare weights: import "
                               "them with the weight importer first")

@@ -11,6 +11,20 @@ from mmdg_model.inputs import LARGEST_IMAGE_SIZE, AbsenceEncoding
 from mmdg_model.plain_values import from_plain, to_plain
 
 
+class Activation(StrEnum):
+    """Non-linearity of the ViT's MLPs; pretrained weights fit one only."""
+
+    GELU = "gelu"  # exact; torchvision, timm, Hugging Face
+    QUICK_GELU = "quick_gelu"  # z * sigmoid(1.702 z); OpenAI CLIP
+
+
+class EmbeddingNorm(StrEnum):
+    """What happens to embedded tokens before the first block."""
+
+    NONE = "none"
+    LAYER_NORM = "layer_norm"  # OpenAI CLIP
+
+
 class UncertaintyEstimatorKind(StrEnum):
     """How the spread of an activation under dropout is obtained."""
 
@@ -104,6 +118,7 @@ class ModelConfig:
         patch_size, image_size: in pixels; the image is square and a whole number of patches wide.
         mlp_ratio: hidden width of a block's MLP over `width`.
         layer_norm_eps: of the ViT's layer norms (torchvision's ViT-B/16: 1e-6).
+        activation, embedding_norm: see the enumerations; other values than the defaults serve imported backbones.
         adapter_width, adapter_heads: bottleneck of a U-Adapter and its attention heads.
         cdc_theta: share of the central difference in the adapter's convolution, 0 (plain convolution) to 1.
         adapter_dropout: dropout before an adapter's up projection, training only.
@@ -126,6 +141,8 @@ class ModelConfig:
     image_size: int = 224
     mlp_ratio: int = 4
     layer_norm_eps: float = 1e-6
+    activation: Activation = Activation.GELU
+    embedding_norm: EmbeddingNorm = EmbeddingNorm.NONE
     adapter_width: int = 8
     adapter_heads: int = 8
     cdc_theta: float = 0.5

@@ -115,6 +115,10 @@ def test_no_file_is_named_after_nothing():
             or any(part.lower() in empty_names for part in path.relative_to(ROOT).parts[:-1])] == []
 
 
+#: The only modules that may call `torch.load`, and only with `weights_only=True`.
+RESTRICTED_UNPICKLERS = ("mmdg_model/weights/source_file.py",)
+
+
 def test_nothing_unpickles_or_loads_yaml_unsafely():
     forbidden = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
     forbidden_calls = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.load", "eval", "exec"}
@@ -127,6 +131,9 @@ def test_nothing_unpickles_or_loads_yaml_unsafely():
             called = ast.unparse(node.func)
             allows_pickle = any(word.arg == "allow_pickle" and not (
                 isinstance(word.value, ast.Constant) and word.value.value is False) for word in node.keywords)
+            if called == "torch.load" and path in RESTRICTED_UNPICKLERS and any(
+                    word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords):
+                continue
             if called in forbidden_calls or allows_pickle:
                 found.append(f"{path}:{node.lineno}: {called}")
     assert found == []

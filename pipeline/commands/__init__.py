@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import typer
 
+<<<<<<< HEAD
+from pipeline.commands import demo, doctor, kiosk, record, sessions, weights
+=======
 from pipeline.commands import demo, doctor, explain, kiosk, record, sessions
+>>>>>>> choices
 
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -17,7 +21,11 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
+<<<<<<< HEAD
+for _command in (demo, doctor, kiosk, record, sessions, weights):
+=======
 for _command in (demo, doctor, explain, kiosk, record, sessions):
+>>>>>>> choices
     _command.register(app)
 
 
