@@ -86,7 +86,7 @@ def test_an_image_encoded_absence_was_read_and_is_shown():
 
 
 def test_a_map_shows_the_own_patch_that_is_looked_at():
-    """All sources look at own token 1 + 6, the third patch of the second line; uncertainty sits at the patch's place."""
+    """All sources look at own token 1 + 6, the third patch of the second line; uncertainty sits there too."""
     attention = torch.zeros(1, 1, 8, 17, 17)
     attention[..., 7] = 1.0
     uncertainty = torch.zeros(1, 3, 1, 17)
