@@ -19,7 +19,7 @@ from mmdg_model.weights.layout import BLOCK, Convention, Layout, Result, Rule, l
 from mmdg_model.weights.torchvision_vit import OLD_MLP_NAMES, encoder_block
 
 #: What the release computes with and its weights do not tell.
-RELEASED_CHOICES = ModelConfig.base()
+RELEASED_CHOICES = ModelConfig.release()
 
 #: The release's number of each modality.
 BRANCHES = {modality: number for number, modality in enumerate(MODALITIES, start=1)}

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import typer
 
-<<<<<<< HEAD
-from pipeline.commands import demo, doctor, kiosk, record, sessions, weights
-=======
-from pipeline.commands import demo, doctor, explain, kiosk, record, sessions
->>>>>>> choices
+from pipeline.commands import demo, doctor, explain, kiosk, record, sessions, weights
 
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -21,11 +17,7 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-<<<<<<< HEAD
-for _command in (demo, doctor, kiosk, record, sessions, weights):
-=======
-for _command in (demo, doctor, explain, kiosk, record, sessions):
->>>>>>> choices
+for _command in (demo, doctor, explain, kiosk, record, sessions, weights):
     _command.register(app)
 
 
