@@ -87,13 +87,17 @@ def _copy_into(module: nn.Module, renamed: Mapping[str, Tensor], *, wanted: list
     faults = [f"{name} is missing" for name in wanted if name not in renamed]
     faults += [f"{name} is unknown" for name in sorted(set(renamed) - set(wanted))]
     for name in (name for name in wanted if name in renamed):
-        found, needed = renamed[name].shape, state[name].shape
-        # CLIP keeps tokens and positions without the leading axes of length 1.
-        if needed[needed.numel() and len(needed) - len(found):] != found or renamed[name].numel() != needed.numel():
-            faults.append(f"{name} has shape {tuple(found)}, needed {tuple(needed)}")
+        found, needed = tuple(renamed[name].shape), tuple(state[name].shape)
+        if _without_leading_ones(found) != _without_leading_ones(needed):
+            faults.append(f"{name} has shape {found}, needed {needed}")
     if faults:
         raise ClipWeightsError(f"these are not the weights of a CLIP of this size: {'; '.join(faults[:5])}"
                                f"{f'; and {len(faults) - 5} more' if len(faults) > 5 else ''}; use ViT-B/16 with "
                                "the base configuration")
     for name in wanted:
         state[name].copy_(renamed[name].reshape(state[name].shape))
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """CLIP keeps class token and positions without our leading axes of length 1."""
+    return shape if not shape or shape[0] != 1 else _without_leading_ones(shape[1:])

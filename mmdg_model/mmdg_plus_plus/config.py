@@ -28,7 +28,7 @@ class QuerySelection(StrEnum):
 class PlaceholderSearch(StrEnum):
     """How the places of the learnable tokens in a tokenised sentence are found."""
 
-    TOKEN_ID = "token_id"  # where the placeholder's token id stands
+    TOKEN_ID = "token_id"  # where the placeholder's token id stands  # noqa: S105
     WHITESPACE_WORDS = "whitespace_words"  # by counting words (release): wrong once a word has several tokens
 
 

@@ -6,12 +6,20 @@ CLIP's joint space.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdg_model.inputs import InputSpecification
-from mmdg_model.mmdg_plus_plus.clip_towers import CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, ClipImageTower, build_image_tower
+from mmdg_model.mmdg_plus_plus.clip_towers import (
+    CLIP_PIXEL_MEAN,
+    CLIP_PIXEL_STD,
+    ClipBlock,
+    ClipImageTower,
+    build_image_tower,
+)
 from mmdg_model.mmdg_plus_plus.config import MMDGPlusPlusConfig, QueryEstimator
 from mmdg_model.mmdg_plus_plus.u_adapter_plus_plus import build_u_adapter_plus_plus
 from mmdg_model.network import MODALITIES, NetworkOutput
@@ -109,7 +117,7 @@ class MMDGPlusPlus(nn.Module):
         generator = generator or self._evaluation_generator(planes.device)
         stream_MBND = self._embed(planes, present_BM)
         certainty_MB = torch.zeros_like(stream_MBND[:, :, 0, 0])
-        for block, adapters in zip(self.tower.blocks, self.adapters, strict=True):
+        for block, adapters in zip(cast(list[ClipBlock], self.tower.blocks), self.adapters, strict=True):
             residual_MBND = block.attend(stream_MBND.flatten(0, 1)).reshape(stream_MBND.shape)
             normed_MBND = block.mlp_norm(residual_MBND)
             terms_MBND, certainty_MB = adapters(normed_MBND, present_BM.T, generator)
@@ -123,16 +131,18 @@ class MMDGPlusPlus(nn.Module):
         mean, std = (torch.tensor(values, dtype=planes.dtype, device=planes.device)[:, None, None]
                      for values in (CLIP_PIXEL_MEAN, CLIP_PIXEL_STD))
         normalised = (seen - mean) / std
-        return torch.stack([
-            self.tower.embed(normalised[:, index], self.ends[modality].class_token, self.ends[modality].position)
-            for index, modality in enumerate(MODALITIES)])
+        return torch.stack([self.tower.embed(normalised[:, index], end.class_token, end.position)
+                            for index, end in enumerate(self._ends())])
 
     def _features(self, stream_MBND: Tensor, present_BM: Tensor) -> Tensor:
         class_tokens_MBD = self.tower.norm(stream_MBND[:, :, 0])
-        projected_MBE = torch.stack([class_tokens_MBD[index] @ self.ends[modality].projection
-                                     for index, modality in enumerate(MODALITIES)])
+        projected_MBE = torch.stack([tokens_BD @ end.projection
+                                     for tokens_BD, end in zip(class_tokens_MBD, self._ends(), strict=True)])
         features_BME = F.normalize(projected_MBE, dim=-1).transpose(0, 1)
         return features_BME * present_BM[:, :, None].to(features_BME.dtype)
+
+    def _ends(self) -> list[ModalityEnds]:
+        return [cast(ModalityEnds, self.ends[modality]) for modality in MODALITIES]
 
     def _evaluation_generator(self, device: torch.device) -> torch.Generator | None:
         if self.training or self.config.query_estimator is QueryEstimator.ANALYTIC:
