@@ -1,6 +1,7 @@
 """Small MMDG++ networks, prompts and inputs for the tests of this folder."""
 
 import itertools
+import re
 
 import torch
 
@@ -27,9 +28,13 @@ def lively_network(config=MICRO, seed=0):
 def enliven(name, parameter):
     """Nothing stays at its silent start."""
     if name.endswith("up.weight"):
-        parameter.normal_(std=0.3)
-    elif name.endswith(("convolution.weight", "log_variance.weight")):
+        parameter.normal_(std=0.1)
+    elif name.endswith("convolution.weight"):
         parameter.normal_(std=0.5)
+    elif name.endswith("log_variance.weight"):
+        parameter.normal_(std=0.12)  # of large queries: variances of about exp(±0.7)
+    elif re.search(r"(key|value|_query|_distribution\.mean|(of\.\w+\.|^)output|token_mlp)\.weight$", name):
+        parameter.normal_(std=0.7)
     elif name.endswith("head.weight"):
         parameter.normal_(std=6.0)  # features have length 1
     elif name.startswith("tower.blocks.") and name.endswith("weight") and "norm" not in name:
