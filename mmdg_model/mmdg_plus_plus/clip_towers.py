@@ -77,7 +77,7 @@ class ClipImageTower(nn.Module):
     def embed(self, image: Tensor, class_token_11D: Tensor, position_1ND: Tensor) -> Tensor:
         """Normalised `[b, 3, height, width]` to tokens `[b, n, d]`, class token first."""
         patches_BND = self.patches(image).flatten(2).transpose(1, 2)
-        tokens_BND = torch.cat([class_token_11D.expand(len(image), -1, -1), patches_BND], dim=1) + position_1ND
+        tokens_BND = torch.cat([class_token_11D.expand(image.shape[0], -1, -1), patches_BND], dim=1) + position_1ND
         normed_BND: Tensor = self.embedding_norm(tokens_BND)
         return normed_BND
 

@@ -151,7 +151,7 @@ class MMDGPlusPlus(nn.Module):
 
     def _check(self, planes: Tensor, present_BM: Tensor) -> None:
         size = self.config.image_size
-        expected = (len(planes), len(MODALITIES), 3, size, size)
+        expected = (planes.shape[0], len(MODALITIES), 3, size, size)
         if tuple(planes.shape) != expected:
             raise ValueError(f"planes have shape {tuple(planes.shape)}, expected (b, 3, 3, {size}, {size})")
         if tuple(present_BM.shape) != expected[:2] or present_BM.dtype != torch.bool:

@@ -219,6 +219,17 @@ def test_all_but_the_tower_learns(config, variances_learn):
         assert learns == (not name.startswith("tower.") and ("log_variance" not in name or variances_learn)), name
 
 
+def test_captured_graph_equals_the_network_at_another_batch_size():
+    """What other runtimes are given: one graph for every batch and presence, without the checks of values."""
+    network, batch = lively_network(), torch.export.Dim("batch", min=1, max=16)
+    captured = torch.export.export(network, (random_planes(2), ALL.expand(2, 3)),
+                                   dynamic_shapes=({0: batch}, {0: batch})).module()
+    planes, present = random_planes(len(PRESENCE)), torch.tensor(PRESENCE)
+    with torch.inference_mode():
+        for actual, expected in zip(captured(planes, present), network(planes, present), strict=True):
+            torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_owners():
     owners = {name: parameter_owner(name) for name, _ in build_mmdg_plus_plus(MICRO).named_parameters()}
     assert {name for name, owner in owners.items() if owner is None} == {
