@@ -1,7 +1,5 @@
 """CLIP's tokenizer: known ids, agreement with OpenAI's own, and the word when it is absent."""
 
-import importlib.metadata
-import importlib.util
 import subprocess
 import sys
 
@@ -10,6 +8,7 @@ import pytest
 from mmdg_model.mmdg_plus_plus.config import DomainPromptConfig
 from mmdg_model.mmdg_plus_plus.prompt_sentences import FaceClass, sentences, template
 from mmdg_model.scorer import Modality
+from tests.mmdg_model.mmdg_plus_plus.published_clips import openai_file
 
 SENTENCES = [template(sentence, 5) for modality in Modality for face_class in FaceClass
              for sentence in sentences(modality, face_class)]
@@ -44,14 +43,9 @@ def test_words_that_are_split(tokenizer, word, pieces):
 
 def test_equals_openais_tokenizer(tokenizer):
     try:
-        file = importlib.metadata.distribution("clip-anytorch").locate_file("clip/simple_tokenizer.py")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("clip-anytorch, which carries OpenAI's tokenizer, is not installed")
-    for needed in ("ftfy", "regex"):
-        pytest.importorskip(needed, reason=f"OpenAI's tokenizer needs {needed}")
-    specification = importlib.util.spec_from_file_location("openai_simple_tokenizer", file)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+        module = openai_file("simple_tokenizer")
+    except ModuleNotFoundError as error:
+        pytest.skip(f"no tokenizer of OpenAI's to compare with: {error}")
     theirs = module.SimpleTokenizer()
     for text in [*SENTENCES, "Don't   stop: 3D-print, RGB/NIR (850 nm)!", "naïve café — 100 %"]:
         assert tokenizer.encode(text) == theirs.encode(text), text
