@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mmdg_model.config import Activation
 from mmdg_model.mmdg_plus_plus.config import DomainPromptConfig, MMDGPlusPlusConfig
-from mmdg_model.u_adapter import quick_gelu
-from mmdg_model.vit import INIT_STD, SelfAttention
+from mmdg_model.vit import INIT_STD, ViTBlock
 
 #: Per channel of RGB in 0..1: what CLIP's images were normalised by.
 CLIP_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -22,27 +22,13 @@ CLIP_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 
 
-class QuickGELU(nn.Module):
-    """`quick_gelu` as a layer."""
-
-    def forward(self, value: Tensor) -> Tensor:
-        """Element by element; any shape."""
-        return quick_gelu(value)
-
-
-class ClipBlock(nn.Module):
+class ClipBlock(ViTBlock):
     """A pre-norm block of either tower. In the image tower adapters act between its two halves."""
 
     def __init__(self, *, width: int, heads: int, mlp_ratio: int, layer_norm_eps: float, causal: bool = False) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.attention = SelfAttention(width=width, heads=heads, causal=causal)
-        self.mlp_norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), QuickGELU(), nn.Linear(mlp_ratio * width, width))
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=INIT_STD)
-                nn.init.zeros_(layer.bias)
+        super().__init__(width=width, heads=heads, mlp_ratio=mlp_ratio, layer_norm_eps=layer_norm_eps,
+                         activation=Activation.QUICK_GELU)
+        self.attention.causal = causal
 
     def attend(self, stream_BND: Tensor) -> Tensor:
         """The first half: `[b, n, d]` to the stream after self-attention."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Self
 
 from mmdg_model.config import ConfigError
+from mmdg_model.inputs import AbsenceEncoding
 from mmdg_model.plain_values import from_plain, to_plain
 
 
@@ -103,6 +104,11 @@ class MMDGPlusPlusConfig:
     def tiny(cls) -> Self:
         """The same network at ViT-Ti width, for tests and small processors. No CLIP weights fit it."""
         return cls(width=192, heads=3, feature_width=128)
+
+    @property
+    def absence(self) -> AbsenceEncoding:
+        """Always the flag: the only encoding that MMDG++ was made for."""
+        return AbsenceEncoding.FLAG
 
     @property
     def grid(self) -> int:

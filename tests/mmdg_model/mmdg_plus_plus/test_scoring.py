@@ -10,6 +10,7 @@ import torch
 from mmdg_model.architectures import Architecture, architecture_of, build, config_from_dict
 from mmdg_model.checkpoint import METADATA_KEY, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from mmdg_model.config import ModelConfig
+from mmdg_model.explain import explain_crops
 from mmdg_model.inputs import prepare
 from mmdg_model.mmdg_plus_plus.config import MMDGPlusPlusConfig
 from mmdg_model.mmdg_plus_plus.network import MMDGPlusPlus, input_specification
@@ -75,6 +76,11 @@ def test_altered_weights_fail_the_known_answer(stored):
     checkpoint.weights["ends.depth.projection"].mul_(-1)
     with pytest.raises(KnownAnswerError, match="known-answer logits"):
         TorchScorer(checkpoint)
+
+
+def test_explanations_refuse_it_by_name(stored):
+    with pytest.raises(ValueError, match="is of architecture mmdg_plus_plus; explanations know mmdg only"):
+        explain_crops(load_checkpoint(stored), [crop()])
 
 
 @pytest.mark.parametrize(("changes", "quoted"), [
