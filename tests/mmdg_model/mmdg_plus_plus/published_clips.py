@@ -85,4 +85,13 @@ def as_openai(weights, prefix):
     return plain | {name: torch.cat([three[which] for which in "qkv"]) for name, three in joint.items()}
 
 
+def embeddings(clip):
+    """The weights from which tokens are made, to be changed in place."""
+    if isinstance(clip, HuggingFaceClip):
+        weights = {**clip.vision.state_dict(), **{f"text.{k}": v for k, v in clip.text.state_dict().items()}}
+        return [weight for name, weight in weights.items() if ".embeddings." in name and weight.is_floating_point()]
+    return [clip.visual.conv1.weight, clip.visual.class_embedding, clip.visual.positional_embedding,
+            clip.token_embedding.weight, clip.positional_embedding]
+
+
 MAKERS = {"reference": reference_clip, "openai": openai_clip, "hugging_face": HuggingFaceClip}

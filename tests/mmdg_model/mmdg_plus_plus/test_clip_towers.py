@@ -12,7 +12,7 @@ from mmdg_model.mmdg_plus_plus.clip_weights import ClipWeightsError, load_clip_i
 from mmdg_model.mmdg_plus_plus.config import DomainPromptConfig, MMDGPlusPlusConfig
 from mmdg_model.mmdg_plus_plus.network import build_mmdg_plus_plus
 from tests.mmdg_model.mmdg_plus_plus.builders import random_planes
-from tests.mmdg_model.mmdg_plus_plus.published_clips import MAKERS, reference_clip
+from tests.mmdg_model.mmdg_plus_plus.published_clips import MAKERS, embeddings, reference_clip
 from tests.mmdg_model.mmdg_plus_plus.reference_clip import roughened
 
 # CLIP's own model files give a head 64 channels.
@@ -70,6 +70,23 @@ def test_sentences_become_what_the_clip_makes_of_them(clip):
     assert expected.std(dim=0).mean() > 1e-1
     torch.testing.assert_close(tower(tower.token_embedding(ids), ends), expected, atol=1e-4, rtol=1e-4)
     assert tower.logit_scale == clip.logit_scale
+
+
+@torch.no_grad()
+def test_layer_norms_have_clips_epsilon(clip):
+    """Embeddings so faint that their variance is of its size: 1e-6 or 1e-12 in its place would show."""
+    for embedding in embeddings(clip):
+        embedding.mul_(1e-3)
+    network, tower = loaded(clip)
+    planes, (ids, ends) = random_planes(4, IMAGE), random_ids()
+    features = network(planes, torch.ones(4, 3, dtype=torch.bool)).class_tokens[:, 0]
+    expected = F.normalize(clip.encode_image(normalised(planes[:, 0])), dim=-1)
+    torch.testing.assert_close(features, expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(tower(tower.token_embedding(ids), ends), clip.encode_text(ids), atol=1e-4, rtol=1e-4)
+    network.tower.embedding_norm.eps = tower.blocks[0].attention_norm.eps = 1e-6
+    other = network(planes, torch.ones(4, 3, dtype=torch.bool)).class_tokens[:, 0]
+    assert (other - features).abs().max() > 1e-3
+    assert (tower(tower.token_embedding(ids), ends) - clip.encode_text(ids)).abs().max() > 1e-3
 
 
 @torch.no_grad()

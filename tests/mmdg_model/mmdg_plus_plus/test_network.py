@@ -159,6 +159,15 @@ def test_absence_is_not_an_all_black_plane(absent):
 
 
 @torch.inference_mode()
+def test_an_absent_modality_is_told_nothing():
+    generator = torch.Generator().manual_seed(0)
+    tokens, present = torch.randn(3, 7, MICRO.num_tokens, MICRO.width, generator=generator), torch.tensor(PRESENCE).T
+    terms, certainty = lively_network().adapters[0](tokens, present, None)
+    assert torch.equal(terms.flatten(2).any(dim=-1), present)
+    assert torch.equal(certainty > 0, present)
+
+
+@torch.inference_mode()
 def test_features_have_length_one_and_certainty_lies_in_its_range():
     output = lively_network()(random_planes(2), ALL.expand(2, 3))
     torch.testing.assert_close(output.class_tokens.norm(dim=-1), torch.ones(2, 3))
