@@ -70,12 +70,13 @@ class Child:
 
 @dataclass
 class Outcome:
-    """How a run ended."""
+    """How a run ended: restarts, last counters and last sequence by process."""
 
     exit_code: ExitCode = ExitCode.OK
     error: str | None = None
     restarts: dict[str, int] = field(default_factory=dict)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -182,8 +183,10 @@ class Supervisor:
             child.watch.heard(message.state, time.monotonic())
             child.last = message
             self.outcome.counters[child.name] = message.counters
+            self.outcome.sequences[child.name] = message.sequence
             if message.state == "ready" and not child.announced:
                 child.announced = child.ever_ready = True
+                LOG.info("%s is ready", child.name)
                 self._tell_decision(child, "ready", message.detail)
 
     @staticmethod
