@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file that holds weights and everything needed to use them. Nothing in it can execute.
 
 The header carries one metadata key, `mmdg_live`, with a JSON object: `format_version`, `model`, `inputs`, `purpose`,
-`created_by`, `training`, `known_answer`, and `architecture` (`mmdg` where a file lacks it). One key, sorted JSON: the
+`created_by`, `training`, `known_answer`, and for other networks than MMDG `architecture`. One key, sorted JSON: the
 same content is the same file, byte for byte.
 """
 
@@ -82,7 +82,6 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> str:
     _check_sizes(checkpoint.config, checkpoint.input_spec, str(path))
     about = {
         "format_version": FORMAT_VERSION,
-        "architecture": str(architecture_of(checkpoint.config)),
         "model": checkpoint.config.to_dict(),
         "inputs": checkpoint.input_spec.to_dict(),
         "purpose": str(checkpoint.purpose),
@@ -90,6 +89,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> str:
         "training": dict(checkpoint.training),
         "known_answer": {"formula": checkpoint.known_answer.formula, "logits": checkpoint.known_answer.logits},
     }
+    if (architecture := architecture_of(checkpoint.config)) is not Architecture.MMDG:
+        about["architecture"] = str(architecture)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
     blob = safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about, sort_keys=True, allow_nan=False)})
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -95,12 +95,14 @@ def test_another_architecture_is_refused(stored, tmp_path, changes, quoted):
         load_checkpoint(rewritten(stored, tmp_path / "wrong.safetensors", **changes))
 
 
-def test_a_file_without_architecture_is_an_mmdg(tmp_path):
-    made = make_test_checkpoint(tmp_path / "now.safetensors", MICRO_MMDG)
-    assert about(tmp_path / "now.safetensors")["architecture"] == "mmdg"
-    older = load_checkpoint(rewritten(tmp_path / "now.safetensors", tmp_path / "older.safetensors", architecture=None))
-    assert older.config == made.config == MICRO_MMDG
-    TorchScorer(older)
+def test_an_mmdg_need_not_name_its_architecture(tmp_path):
+    """Files of before there were two stay what they were, byte for byte; one that does name it is the same network."""
+    made = make_test_checkpoint(tmp_path / "silent.safetensors", MICRO_MMDG)
+    assert "architecture" not in about(tmp_path / "silent.safetensors")
+    named = load_checkpoint(
+        rewritten(tmp_path / "silent.safetensors", tmp_path / "named.safetensors", architecture="mmdg"))
+    assert named.config == made.config == MICRO_MMDG
+    TorchScorer(named)
 
 
 @pytest.mark.parametrize("config", [ModelConfig.tiny(), MMDGPlusPlusConfig.tiny()])
