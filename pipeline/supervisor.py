@@ -107,8 +107,8 @@ class Supervisor:
 
         decision = DecisionStageSettings(
             policies={settings.policy.name: settings.policy}, local_policy=settings.policy.name,
-            kiosk_endpoint=settings.kiosk.endpoint, cameras=tuple(camera.name for camera in settings.cameras),
-            report_scores=self.report_scores)
+            kiosk_endpoint=settings.kiosk.endpoint, roles=settings.kiosk.roles,
+            cameras=tuple(camera.name for camera in settings.cameras), report_scores=self.report_scores)
         inference = InferenceSettings(model=self._model, expected_sha256=settings.inference.sha256,
                                       threads=worker_threads(settings))
         plan = [child("decision", "decision", run_decision, decision),
