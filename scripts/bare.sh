@@ -28,8 +28,10 @@ if [[ $# -gt 0 ]]; then
     root=$(realpath -m "$1")
 else
     root=$(mktemp -d /var/tmp/mmdg-bare.XXXXXX)
+    chmod 755 "$root"  # it becomes / of a user without rights
     # --one-file-system: never through a mount, should one be left.
-    trap 'umount -R "$root/proc" "$root/dev" 2>/dev/null || true; rm -rf --one-file-system "$root"' EXIT
+    trap 'awk -v root="$root/" "index(\$2, root) == 1 {print \$2}" /proc/mounts | sort -r | xargs -r umount -l || true
+          rm -rf --one-file-system "$root"' EXIT
 fi
 if [[ ! -e "$root/etc/debian_version" ]]; then
     step "debootstrap --variant=minbase $suite"
