@@ -175,10 +175,25 @@ class PatchProduct(nn.Module):
         patches = image.to(self.weight.dtype).unflatten(3, (-1, size)).unflatten(2, (-1, size))
         patches_BNP = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         patches_BND = F.linear(patches_BNP, self.weight).float() + self.position
-        return torch.cat([self.class_token.expand(len(image), -1, -1), patches_BND], dim=1)
+        return torch.cat([self.class_token.expand(image.shape[0], -1, -1), patches_BND], dim=1)
 
 
-def build_runtime_graph(network: MMDG, *, dtype: torch.dtype = torch.float32) -> MMDG:
+class RuntimeGraph(MMDG):
+    """What `build_runtime_graph` returns: `MMDG` in its call and result, with other parts inside.
+
+    Attributes:
+        checks_input: False while the graph is captured for another runtime, where comparing values is impossible and
+            comparing shapes would fix the batch size.
+    """
+
+    checks_input = True
+
+    def _check(self, planes: Tensor, present_BM: Tensor) -> None:
+        if self.checks_input:
+            super()._check(planes, present_BM)
+
+
+def build_runtime_graph(network: MMDG, *, dtype: torch.dtype = torch.float32) -> RuntimeGraph:
     """An `MMDG` for inference only, computing as the module's text says. Shares norms and head with `network`.
 
     Its parameters have other names and layouts than a checkpoint's: it is built, never loaded or saved.
@@ -199,8 +214,8 @@ def build_runtime_graph(network: MMDG, *, dtype: torch.dtype = torch.float32) ->
         raise ValueError(f"dtype is {dtype}, expected one of {', '.join(map(str, DTYPES))}")
     blocks = [RuntimeBlock(cast(AdaptedBlock, block), dtype=dtype) for block in network.blocks]
     embeddings = [PatchProduct(cast(TokenEmbedding, embedding), dtype=dtype) for embedding in network.embeddings]
-    return MMDG(network.config, embeddings=cast(list[TokenEmbedding], embeddings),
-                blocks=cast(list[AdaptedBlock], blocks), norm=network.norm, head=network.head).eval()
+    return RuntimeGraph(network.config, embeddings=cast(list[TokenEmbedding], embeddings),
+                        blocks=cast(list[AdaptedBlock], blocks), norm=network.norm, head=network.head).eval()
 
 
 def _constant(value: Tensor, dtype: torch.dtype = torch.float32) -> nn.Parameter:
