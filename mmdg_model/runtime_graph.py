@@ -1,4 +1,4 @@
-"""`build_runtime_graph`: an `MMDG` network rearranged for inference. Same numbers up to rounding, far fewer and larger steps.
+"""`build_runtime_graph`: an `MMDG` network rearranged for inference: equal up to rounding, in fewer and larger steps.
 
 Legend: b batch, m modalities, n tokens (class token first), d width, a adapter width, k adapters of a block, h heads,
 g patches a side.
@@ -81,7 +81,7 @@ class StackedAdapters(nn.Module):
         """Own and source tokens of each adapter, `[k, b·n, a]` each."""
         count = len(self.own_index)
         down = quick_gelu(F.linear(normed_MBND, self.down_weight, self.down_bias).float())
-        own, source = (half.unflatten(-1, (count, -1)) for half in down.chunk(2, dim=-1))
+        own, source = (half.reshape(*half.shape[:-1], count, -1) for half in down.chunk(2, dim=-1))
         return (torch.stack([own[index, :, :, k] for k, index in enumerate(self.own_index)]).flatten(1, 2),
                 torch.stack([source[index, :, :, k] for k, index in enumerate(self.source_index)]).flatten(1, 2))
 
@@ -89,8 +89,8 @@ class StackedAdapters(nn.Module):
         # Certainty on the query's input: the product is linear.
         query = torch.bmm(source_KTA * certainty_KT1, self.query)
         key, value = torch.bmm(own_KTA, self.key_value).chunk(2, dim=-1)
-        mixed = F.scaled_dot_product_attention(*(self._split(part, batch, tokens) for part in (query, key, value)),
-                                               scale=self.scale)
+        query, key, value = (self._split(part, batch, tokens) for part in (query, key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scale)
         return torch.baddbmm(self.output_bias, mixed.transpose(1, 2).reshape(own_KTA.shape), self.output_weight)
 
     def _split(self, part_KTA: Tensor, batch: int, tokens: int) -> Tensor:
@@ -99,7 +99,7 @@ class StackedAdapters(nn.Module):
 
     def _convolve(self, tokens_KTA: Tensor, batch: int, tokens: int) -> Tensor:
         count, grid = len(self.own_index), int((tokens - 1) ** 0.5)
-        tokens_KBNA = tokens_KTA.unflatten(1, (batch, tokens))
+        tokens_KBNA = tokens_KTA.reshape(count, batch, tokens, -1)
         class_KBA = torch.bmm(tokens_KBNA[:, :, 0], self.class_token_convolution)
         map_BCGG = tokens_KBNA[:, :, 1:].permute(1, 0, 3, 2).reshape(batch, -1, grid, grid)
         patches_BCGG = F.conv2d(map_BCGG, self.convolution, padding=1, groups=count)
@@ -147,7 +147,7 @@ class RuntimeBlock(nn.Module):
     def forward(self, stream_MBND: Tensor, present_MB: Tensor) -> tuple[Tensor, Tensor]:
         """As `AdaptedBlock.forward`."""
         normed_MBND = self.attention_norm(stream_MBND).to(self.dtype)
-        attended_MBND = self.attention(normed_MBND.flatten(0, 1)).unflatten(0, stream_MBND.shape[:2]).float()
+        attended_MBND = self.attention(normed_MBND.flatten(0, 1)).reshape(stream_MBND.shape).float()
         certainty_MBN1: Tensor = self.uncertainty(attended_MBND)
         residual_MBND = stream_MBND + attended_MBND
         full_MBND = self.mlp_norm(residual_MBND)
@@ -172,8 +172,9 @@ class PatchProduct(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """As `TokenEmbedding.forward`, always float32."""
         size = self.patch_size
-        patches = image.to(self.weight.dtype).unflatten(3, (-1, size)).unflatten(2, (-1, size))
-        patches_BNP = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        grid = image.shape[-1] // size
+        patches = image.to(self.weight.dtype).reshape(-1, 3, grid, size, grid, size)
+        patches_BNP = patches.permute(0, 2, 4, 1, 3, 5).reshape(-1, grid * grid, 3 * size * size)
         patches_BND = F.linear(patches_BNP, self.weight).float() + self.position
         return torch.cat([self.class_token.expand(image.shape[0], -1, -1), patches_BND], dim=1)
 

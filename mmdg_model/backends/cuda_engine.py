@@ -29,7 +29,7 @@ _WARM_UP_PASSES = 3
 
 def unavailable_because() -> str:
     """Why CUDA cannot compute here; empty if it can."""
-    if not torch.backends.cuda.is_built():
+    if torch.version.cuda is None:
         return f"this PyTorch ({torch.__version__}) was built without CUDA"
     if not torch.cuda.is_available():
         return "PyTorch finds no CUDA device or no working driver"
@@ -113,7 +113,7 @@ class CudaEngine:
         planes = torch.zeros(shape, device=self._device)
         present = torch.ones(batch, 3, dtype=torch.bool, device=self._device)
         graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.inference_mode():
             with torch.cuda.stream(stream):
