@@ -53,7 +53,7 @@ class _TwoOutputs(nn.Module):
 
 def export_openvino(checkpoint: Checkpoint, directory: Path, *, precision: str = "float32",
                     calibration: Sequence[CropPlanes] = (), calibration_source: str = "",
-                    threads: int = 1) -> ExportedModel:
+                    threads: int = 1, model: openvino.Model | None = None) -> ExportedModel:
     """Writes `directory` whole or not at all, after the model in it has reproduced the checkpoint's known answer.
 
     Args:
@@ -63,6 +63,7 @@ def export_openvino(checkpoint: Checkpoint, directory: Path, *, precision: str =
         calibration: for int8, crops as the camera delivers them, at least `FEWEST_CALIBRATION_CROPS`.
         calibration_source: where they come from, kept in the manifest.
         threads: for calibration and verification.
+        model: what `convert` made of this checkpoint, to write several precisions with one conversion; not changed.
 
     Raises:
         ExportError: an unknown precision, a directory that exists, too few crops, sampled certainty, a checkpoint
@@ -73,11 +74,11 @@ def export_openvino(checkpoint: Checkpoint, directory: Path, *, precision: str =
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        model = convert(checkpoint)
+        model = convert(checkpoint) if model is None else model.clone()
         batches = [prepare([crop], checkpoint.input_spec) for crop in calibration] if precision == "int8" else []
         if batches:
-            # Weights narrower than 64 are tests' toys; the adapters' own are narrower still.
-            quantise(model, batches, smallest_side=min(64, checkpoint.config.width), threads=threads)
+            quantise(model, batches, width=checkpoint.config.width, mlp_ratio=checkpoint.config.mlp_ratio,
+                     threads=threads)
         openvino.save_model(model, unfinished / MODEL_FILE, compress_to_fp16=False)
         del model
         engine = OpenVinoEngine(unfinished, precision=precision, threads=threads)

@@ -25,7 +25,7 @@ _ACTIVATION_LEVELS = 256
 _WEIGHT_LEVELS = 255  # symmetric: -127..127
 
 
-def quantise(model: openvino.Model, batches: Sequence[PreparedInputs], *, smallest_side: int,
+def quantise(model: openvino.Model, batches: Sequence[PreparedInputs], *, width: int, mlp_ratio: int,
              threads: int = 1) -> list[str]:
     """Quantises `model` in place.
 
@@ -33,7 +33,7 @@ def quantise(model: openvino.Model, batches: Sequence[PreparedInputs], *, smalle
         model: float32, inputs planes and presence.
         batches: calibration input; ranges are the mean over batches of each batch's extremes, so one odd crop does
             not set the scale.
-        smallest_side: products whose constant weight has a smaller side stay as they are.
+        width, mlp_ratio: of the network's configuration, by which the products are recognised.
         threads: for the calibration passes.
 
     Returns:
@@ -44,25 +44,25 @@ def quantise(model: openvino.Model, batches: Sequence[PreparedInputs], *, smalle
     """
     if not batches:
         raise ValueError("no calibration crops: int8 needs measured ranges")
-    products = _large_products(model, smallest_side)
+    shapes = {(3 * width, width), (mlp_ratio * width, width), (width, mlp_ratio * width)}
+    products = _products(model, shapes)
     if not products:
-        raise ValueError(f"no matrix product with a constant weight of at least {smallest_side} a side")
-    for product, (low, high) in zip(products, _measured_ranges(model, batches, smallest_side, threads), strict=True):
+        raise ValueError(f"no matrix product of a block of width {width} in the model")
+    for product, (low, high) in zip(products, _measured_ranges(model, batches, shapes, threads), strict=True):
         _quantise_product(product, low, high)
     model.validate_nodes_and_infer_types()
     return [product.get_friendly_name() for product in products]
 
 
-def _large_products(model: openvino.Model, smallest_side: int) -> list[Any]:
-    """Matrix products of tokens by a large constant that is not square (the attention's output is), in order."""
+def _products(model: openvino.Model, shapes: set[tuple[int, int]]) -> list[Any]:
+    """Matrix products of tokens by a constant of one of these shapes, `[out, in]`, in order."""
     found = []
     for node in model.get_ordered_ops():
         if node.get_type_name() != "MatMul":
             continue
         weight = node.input_value(1).get_node()
-        if (weight.get_type_name() == "Constant" and len(weight.shape) == 2 and min(weight.shape) >= smallest_side
-                and weight.shape[0] != weight.shape[1] and node.get_attributes()["transpose_b"]
-                and not _is_near_input(node)):
+        if (weight.get_type_name() == "Constant" and tuple(weight.shape) in shapes
+                and node.get_attributes()["transpose_b"] and not _is_near_input(node)):
             found.append(node)
     return found
 
@@ -79,11 +79,11 @@ def _is_near_input(product: Any) -> bool:
     return bool(node.get_type_name() == "Parameter")
 
 
-def _measured_ranges(model: openvino.Model, batches: Sequence[PreparedInputs], smallest_side: int,
-                     threads: int) -> list[tuple[float, float]]:
+def _measured_ranges(model: openvino.Model, batches: Sequence[PreparedInputs],
+                     shapes: set[tuple[int, int]], threads: int) -> list[tuple[float, float]]:
     watched = model.clone()
     extremes = []
-    for product in _large_products(watched, smallest_side):
+    for product in _products(watched, shapes):
         source = product.input_value(0)
         axes = opset.constant(np.arange(source.get_partial_shape().rank.get_length(), dtype=np.int64))
         extremes += [opset.result(opset.reduce_min(source, axes)), opset.result(opset.reduce_max(source, axes))]
