@@ -10,7 +10,6 @@ SHELL := /bin/bash
 VENV ?= .venv
 PYTHON ?=
 TORCH_INDEX ?=
-SECONDS_OF_DEMO ?= 20
 # Inside the clone, so that a clone is self-contained; name a shared folder to keep the assets of several clones.
 export MMDG_ASSETS ?= $(abspath $(VENV))/assets
 # Two OpenMP threads beside one busy process spin each other to a crawl (docs/architecture.md).
@@ -28,8 +27,8 @@ set-up:  ## check this machine, create .venv from the lock, fetch assets (the ta
 	@python=$$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) && \
 	  "$$python" scripts/set_up.py --venv '$(VENV)' --torch-index '$(TORCH_INDEX)'
 
-demo: set-up  ## the whole pipeline on the simulated camera, for 20 seconds
-	$(RUN)/mmdg-live --camera simulated --seconds $(SECONDS_OF_DEMO)
+demo: set-up  ## simulated people and attacks through the whole pipeline; writes demo/contact_sheet.png
+	$(RUN)/mmdg demo --out demo
 
 lint: set-up  ## ruff, mypy, import contracts
 	$(RUN)/ruff check .

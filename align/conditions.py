@@ -20,7 +20,7 @@ class QualityLimits:
         nearest_m, farthest_m: distance of the face; `narrowest_px` its width where depth does not tell the distance.
         darkest, brightest: mean grey level of the face, 0..255.
         least_depth_fill: share of the face with a depth measurement. Screens and glass make holes, so this limit also
-            decides how much of an attack may stay unmeasured: a crop below it is not judged.
+            decides when an attack is not judged at all instead of being judged as one.
         most_infrared_saturation: share of the face's infrared at full scale.
         least_sharpness: variance of the Laplacian on the crop.
         most_yaw_deg, most_pitch_deg, most_roll_deg: absolute angles.
@@ -32,7 +32,7 @@ class QualityLimits:
     narrowest_px: float = 60.0
     darkest: float = 40.0
     brightest: float = 225.0
-    least_depth_fill: float = 0.75
+    least_depth_fill: float = 0.5
     most_infrared_saturation: float = 0.25
     least_sharpness: float = 8.0
     most_yaw_deg: float = 30.0

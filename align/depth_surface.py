@@ -23,7 +23,7 @@ SAME_SURFACE_PER_M2 = 0.01
 #: A hole is bridged only where the known depths around it lie within twice that: one surface, not a contour.
 BRIDGE_RANGE = 2.0
 #: Half-widths in cells of the neighbourhoods that bridge a hole, tried in this order: small gaps, then larger holes.
-BRIDGE_RADII = (1, 7)
+BRIDGE_RADII = (1, 6)
 MINIMUM_SHARE = 0.2  # of the neighbourhood must be known
 #: A patch of far cells amid near ones is a leak when it is narrower than this many cells and that much farther.
 LEAK_CELLS, LEAK_STEP_M = 9, 0.1

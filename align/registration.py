@@ -103,13 +103,12 @@ class Registration:
         buffer = geometry.depth_in_colour.z_buffer(region, *square)
         surface = bridged(without_leaks(buffer.z_m))
         surface[(surface == 0) | (surface > FARTHEST_CROP_M)] = _NOTHING_M
-        # Per crop pixel: the z that its cell of the z-buffer expects, how far depth may be from it, and 1 / z.
+        # Per crop pixel: the z that its cell of the z-buffer expects, and how far depth may be from it.
         across, down = buffer.cells(columns, rows)
-        expected, tolerance, inverse_z = (cells[down].take(across, axis=1) for cells in (
-            surface, tolerance_m(surface), np.reciprocal(surface)))
+        expected, tolerance = (cells[down].take(across, axis=1) for cells in (surface, tolerance_m(surface)))
         known = expected < _NOTHING_M
 
-        u, v = _lens(*mapping.pixels(inverse_z), depth_intrinsics)
+        u, v = _lens(*mapping.pixels(np.reciprocal(expected)), depth_intrinsics)
         sampled = _nearest(frame_set, u, v)
         z = mapping.z_of(sampled)
         # An unmeasured 0 never agrees: expected z are tens of tolerances away from it.
@@ -157,10 +156,9 @@ class Registration:
         colour_z = to_colour.w * z + np.float32(to_colour.t[2])
         buffer = geometry.depth_in_colour.z_buffer(region, *_bounds(x, y, usable))
         buffer.z_m[:] = bridged(without_leaks(buffer.z_m))
-        colour_valid = (usable & buffer.shows(x, y, colour_z) & inside(x, colour_intrinsics.width)
-                        & inside(y, colour_intrinsics.height))
+        colour_valid = usable & buffer.shows(x, y, colour_z) & _both_inside(x, y, colour_intrinsics)
         colour = cv2.remap(frame_set.colour.pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        colour[~colour_valid] = 0
+        colour *= colour_valid[:, :, None]
 
         full = (np.broadcast_to(columns[None, :], z.shape), np.broadcast_to(rows[:, None], z.shape))
         positions: dict[StreamKind, Positions] = {StreamKind.DEPTH: full, StreamKind.COLOUR: (x, y)}
@@ -190,9 +188,9 @@ class Registration:
         assert frame_set.infrared is not None
         x, y = positions
         intrinsics = self.geometry.intrinsics(StreamKind.INFRARED)
-        valid = usable & inside(x, intrinsics.width) & inside(y, intrinsics.height)
+        valid = usable & _both_inside(x, y, intrinsics)
         plane = cv2.remap(frame_set.infrared.pixels, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        plane[~valid] = 0
+        plane *= valid
         return plane, valid  # type: ignore[return-value]  # OpenCV's stubs lose the dtype
 
 
@@ -225,6 +223,13 @@ def _nearest(frame_set: FrameSet, u: F32, v: F32) -> F32:
     units = cv2.remap(frame_set.depth.pixels, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     metres: F32 = units * np.float32(frame_set.depth_scale_m)
     return metres
+
+
+def _both_inside(x: F32, y: F32, intrinsics: Intrinsics) -> Mask | bool:
+    """Where a pixel position lies in the image; plain True, which is cheaper, where all do (NaN never does)."""
+    if (x.min() >= 0 and y.min() >= 0 and x.max() <= intrinsics.width - 1 and y.max() <= intrinsics.height - 1):
+        return True
+    return inside(x, intrinsics.width) & inside(y, intrinsics.height)
 
 
 def _bounds(x: F32, y: F32, usable: Mask) -> tuple[float, float, float, float]:

@@ -18,7 +18,7 @@ NEAREST_FACE_M, FARTHEST_FACE_M = 0.2, 3.0
 #: A face reaches at most this far before the median of its middle (a tilted head's chin, a raised hand).
 FACE_RELIEF_M = 0.12
 #: z-buffer cells are wider than the depth pixels' spacing in the target by this factor, so that slopes leave few gaps.
-CELL_STRETCH = 1.3
+CELL_STRETCH = 1.5
 #: The median of fewer measurements than this is not a distance.
 FEWEST_MEASUREMENTS = 10
 

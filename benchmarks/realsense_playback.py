@@ -1,6 +1,6 @@
 """How fast a `.db3` comes out of `RealSenseFileCamera` (with pairing and checksums) against the pipe alone.
 
-    python -m benchmarks.realsense_playback [--sets 60] [--width 640] [--height 480]
+    python -m benchmarks.realsense_playback [--sets 60] [--width 640] [--height 480] [--rounds 3]
 
 Frames are simulated: smooth planes with sensor-like noise, so that the PNGs are of a realistic size.
 """
@@ -17,9 +17,9 @@ import numpy as np
 
 from capture.camera import EndOfStreamError, Pace
 from capture.frames import ClockDomain, Frame, FrameSet, StreamKind
+from capture.realsense_child import PlaybackChild
 from capture.realsense_db3 import inspect_db3
-from capture.realsense_file import PlaybackChild, RealSenseFileCamera
-from capture.realsense_playback import Ended
+from capture.realsense_file import RealSenseFileCamera
 from capture.rig import Extrinsics, Intrinsics, Rig
 from capture.simulated_device import record_to_db3
 
@@ -36,11 +36,33 @@ def simulated_set(number: int, width: int, height: int, random: np.random.Genera
                     depth=frames[StreamKind.DEPTH], infrared=frames[StreamKind.INFRARED], depth_scale_m=0.001)
 
 
+def pipe_seconds(path: Path, frames: int) -> float:
+    child = PlaybackChild(str(path))
+    child.receive(60)
+    began = time.perf_counter()
+    for _ in range(frames):
+        child.receive(60)
+    seconds = time.perf_counter() - began
+    child.close()
+    return seconds
+
+
+def camera_seconds(path: Path) -> float:
+    with RealSenseFileCamera(path, Pace.LOCKSTEP) as camera:
+        began = time.perf_counter()
+        while True:
+            try:
+                camera.read(60)
+            except EndOfStreamError:
+                return time.perf_counter() - began
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=60)
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     width, height = asked.width, asked.height
     geometry = Intrinsics(width=width, height=height, fx=600, fy=600, cx=width / 2, cy=height / 2)
@@ -57,20 +79,10 @@ def main() -> None:
         began = time.perf_counter()
         inspect_db3(path)
         print(f"inspection            {1e3 * (time.perf_counter() - began):7.1f} ms")
-        child = PlaybackChild(str(path))
-        child.receive(60)
-        began = time.perf_counter()
-        while (received := child.receive(60)) is not None and not isinstance(received[0], Ended):
-            pass
-        bare_s = time.perf_counter() - began
-        child.close()
-        with RealSenseFileCamera(path, Pace.LOCKSTEP) as camera:
-            began = time.perf_counter()
-            try:
-                while True:
-                    camera.read(60)
-            except EndOfStreamError:
-                camera_s = time.perf_counter() - began
+        # The two take turns and the best of each counts: other programs only ever add time.
+        bare_s = camera_s = float("inf")
+        for _ in range(asked.rounds):
+            bare_s, camera_s = min(bare_s, pipe_seconds(path, 3 * asked.sets)), min(camera_s, camera_seconds(path))
         print(f"child and pipe alone  {asked.sets / bare_s:7.1f} sets/s\n"
               f"RealSenseFileCamera   {asked.sets / camera_s:7.1f} sets/s   ratio {bare_s / camera_s:.2f}")
 

@@ -2,6 +2,7 @@
 
     python benchmarks/registration.py            # all distances, both rigs, both views, then the timing
     python benchmarks/registration.py --quick    # two distances, one rig
+    python benchmarks/registration.py --scene simulated    # accuracy on the simulated camera's heads and truth
 
 The scene is analytic and simulated (`tests/align/analytic_scene.py`): an ellipsoid head before a wall, exact
 correspondences at any sub-pixel, stereo noise of 0.08 px disparity, 1 mm steps, 3 % holes and torn edges in depth,
@@ -97,17 +98,21 @@ def accuracy(scene: TruthScene, registration: Registration,
     return result
 
 
-def print_accuracy(rigs: Iterable[Rig], distances_m: Iterable[float]) -> None:
+MakeScene = Callable[[float, bool, float], TruthScene]  # distance_m, noise, skew_ms
+
+
+def print_accuracy(scenes: Iterable[MakeScene], distances_m: Iterable[float]) -> None:
     print(f"{'rig':14} {'view':6} {'dist':>5} {'noise':5} {'skew':>5} | colour-depth interior    contour               "
           "| colour-infrared interior contour\n"
           f"{'':14} {'':6} {'m':>5} {'':5} {'ms':>5} |    rms    p95  valid    rms    p95  valid |    rms    p95  valid"
           "    rms    p95  valid")
-    for rig in rigs:
-        registration = Registration(RigGeometry(rig))
+    for make_scene in scenes:
+        registration: Registration | None = None
         for distance_m in distances_m:
             for noise, skew_ms in ((False, 0), (True, 0), (True, 16)):
-                scene = AnalyticScene(rig=rig, distance_m=distance_m, noise=noise, skew_s=skew_ms / 1e3,
-                                      velocity_m_s=(0.3, 0.0, 0.0))
+                scene = make_scene(distance_m, noise, skew_ms)
+                rig = scene.rig
+                registration = registration or Registration(RigGeometry(rig))
                 for view in (COLOUR, DEPTH):
                     errors = accuracy(scene, registration, view)
                     cells = [f"{e.rms_px:6.2f} {e.p95_px:6.2f} {e.valid:6.1%}" for e in errors.values()]
@@ -210,16 +215,31 @@ def print_speed(repeats: int) -> None:
         cpu = {key: statistics.median(r[key][1] for r in rounds) for key in calls}
         print(f"  {name}")
         for key in calls:
-            ratios = (f"; rs.align takes {wall['rs.align'] / wall[key]:.1f} times as long "
-                      f"({cpu['rs.align'] / cpu[key]:.1f} by CPU time)") if "rs.align" in calls and key != "rs.align" else ""
-            print(f"    {key:8} {wall[key]:5.2f} ms wall, {cpu[key]:5.2f} ms CPU{ratios}", flush=True)
+            line = f"    {key:8} {wall[key]:5.2f} ms wall, {cpu[key]:5.2f} ms CPU"
+            if "rs.align" in calls and key != "rs.align":
+                line += (f"; rs.align takes {wall['rs.align'] / wall[key]:.1f} times as long "
+                         f"({cpu['rs.align'] / cpu[key]:.1f} by CPU time)")
+            print(line, flush=True)
+
+
+def analytic(rig: Rig) -> MakeScene:
+    return lambda distance_m, noise, skew_ms: AnalyticScene(
+        rig=rig, distance_m=distance_m, noise=noise, skew_s=skew_ms / 1e3, velocity_m_s=(0.3, 0.0, 0.0))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two distances, one rig, fewer repeats")
-    quick = parser.parse_args().quick
-    print_accuracy([d435_like()] if quick else [d435_like(), d455_like()],
+    parser.add_argument("--scene", choices=("analytic", "simulated"), default="analytic")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    if arguments.scene == "simulated":
+        from benchmarks.simulated_truth import SimulatedScene
+        print_accuracy([lambda distance_m, noise, skew_ms: SimulatedScene(distance_m=distance_m, noise=noise,
+                                                                          skew_ms=skew_ms)],
+                       (0.35, 0.8) if quick else (0.35, 0.5, 0.8, 1.2))
+        return
+    print_accuracy([analytic(rig) for rig in ([d435_like()] if quick else [d435_like(), d455_like()])],
                    (0.35, 0.8) if quick else (0.35, 0.5, 0.8, 1.2))
     print_speed(50 if quick else 200)
 

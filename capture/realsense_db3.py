@@ -113,9 +113,14 @@ class ImageChecks:
     def __init__(self, path: Path, contents: Db3Contents) -> None:
         self._path = path
         self._connection = _connect(path)
-        self._blobs: dict[StreamKind, Iterator[tuple[bytes]]] = {
-            kind: self._connection.execute("SELECT data FROM messages WHERE topic_id = ? ORDER BY timestamp, id",
-                                           (topic,)) for kind, topic in contents.topic_ids.items()}
+        self._blobs: dict[StreamKind, Iterator[tuple[bytes]]] = {}
+        try:
+            for kind, topic in contents.topic_ids.items():
+                self._blobs[kind] = self._connection.execute(
+                    "SELECT data FROM messages WHERE topic_id = ? ORDER BY timestamp, id", (topic,))
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise CorruptStreamError(f"{path}: damaged: {error}") from error
 
     def check_next(self, kind: StreamKind, frame_number: int | None) -> None:
         """Raises:

@@ -65,7 +65,9 @@ class HardwareDevices:
         found = self._devices()
         usable = [(facts, device) for facts, device in found if unsuitable(facts) is None]
         if not found:
-            raise NoDeviceError("no RealSense camera is connected; check the cable, the port and the udev rules")
+            wanted = "" if serial is None else f" (looked for serial number {serial})"
+            raise NoDeviceError(f"no RealSense camera is connected{wanted}; check the cable, the port and the udev "
+                                "rules")
         listing = "; ".join(f"{f.name} {f.serial}" + (f" (unsupported: {why})" if (why := unsuitable(f)) else "")
                             for f, _ in found)
         matching = [device for facts, device in usable if serial in (None, facts.serial)]

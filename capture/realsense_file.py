@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import select
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -14,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from capture.camera import (
@@ -29,98 +24,10 @@ from capture.camera import (
 )
 from capture.frames import ClockDomain, EmitterState, Frame, FrameSet, Spectrum, StreamKind
 from capture.pairing import PairedFrames, Pairer
+from capture.realsense_child import PLAYBACK_COMMAND, PlaybackChild
 from capture.realsense_db3 import ROSBAG_MAGIC, Db3Contents, ImageChecks, inspect_db3, magic_of
 from capture.realsense_playback import Ended, Failed, Opened, PlaybackMessage, Played
 from capture.rig import Rig, RigError
-
-_CHILD = (sys.executable, "-P", "-m", "capture.realsense_playback")
-_MAX_HEADER_BYTES = 1 << 20
-_MAX_PIXEL_BYTES = 1 << 28
-
-
-class PlaybackChild:
-    """The child process and the reading end of its pipe. Killed by `close`, and by the kernel if this process goes.
-
-    `command` is what to run, for tests of children that hang.
-    """
-
-    def __init__(self, *arguments: str, command: tuple[str, ...] = _CHILD) -> None:
-        self._reader, writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- closed in close(): it lives as long as the child
-        # The child must import this very package, wherever the parent was started.
-        root = str(Path(__file__).resolve().parents[1])
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
-        try:
-            self._process = subprocess.Popen([*command, str(writer), str(os.getpid()), *arguments], pass_fds=(writer,),
-                                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._stderr,
-                                             env=environment)
-        except OSError:
-            os.close(self._reader)
-            self._stderr.close()
-            raise
-        finally:
-            os.close(writer)
-        self._buffer = bytearray()
-        self._decoder: msgspec.msgpack.Decoder[PlaybackMessage] = msgspec.msgpack.Decoder(PlaybackMessage)
-        self._ended = False
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def receive(self, timeout_s: float) -> tuple[PlaybackMessage, bytes] | None:
-        """The next message and its pixels, or None after `timeout_s` seconds.
-
-        Raises:
-            CorruptStreamError: the child ended in the middle, or wrote what is not our format.
-        """
-        deadline = time.monotonic() + timeout_s
-        while (message := self._parse()) is None:
-            left = deadline - time.monotonic()
-            if self._ended:
-                raise CorruptStreamError(f"playback ended without a last word ({self._last_words()})")
-            if not select.select([self._reader], [], [], max(0.0, left))[0]:
-                return None
-            data = os.read(self._reader, 1 << 20)
-            self._ended = not data
-            self._buffer += data
-        return message
-
-    def _parse(self) -> tuple[PlaybackMessage, bytes] | None:
-        if len(self._buffer) < 4:
-            return None
-        length = int.from_bytes(self._buffer[:4], "little")
-        if length > _MAX_HEADER_BYTES:
-            raise CorruptStreamError(f"playback process sent a header of {length} bytes")
-        if len(self._buffer) < 4 + length:
-            return None
-        try:
-            message = self._decoder.decode(self._buffer[4:4 + length])
-        except msgspec.DecodeError as error:
-            raise CorruptStreamError(f"playback process sent no valid message: {error}") from error
-        size = message.pixel_bytes if isinstance(message, Played) else 0
-        if not 0 <= size <= _MAX_PIXEL_BYTES:
-            raise CorruptStreamError(f"playback process announced {size} bytes of pixels")
-        end = 4 + length + size
-        if len(self._buffer) < end:
-            return None
-        pixels = bytes(self._buffer[4 + length:end])
-        del self._buffer[:end]
-        return message, pixels
-
-    def _last_words(self) -> str:
-        code = self._process.wait(timeout=5)
-        self._stderr.seek(0)
-        lines = self._stderr.read()[-2000:].decode(errors="replace").strip().splitlines()
-        return f"exit code {code}{': ' + lines[-1] if lines else ''}"
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        if not self._stderr.closed:
-            os.close(self._reader)
-            self._stderr.close()
 
 
 class RealSenseFileCamera(Camera):
@@ -142,7 +49,7 @@ class RealSenseFileCamera(Camera):
         self.pace = pace
         self.open_timeout_s = open_timeout_s
         self._sleep = sleep
-        self.child_command: tuple[str, ...] = _CHILD
+        self.child_command: tuple[str, ...] = PLAYBACK_COMMAND
         self._child: PlaybackChild | None = None
         self._checks: ImageChecks | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None

@@ -17,7 +17,7 @@ KINDS = {
     "webcam": "webcam[:INDEX or video FILE]",
     "simulated": "simulated[:SCENE]",
 }
-_REALSENSE_FILES = (".db3", ".bag")
+REALSENSE_FILES = (".db3", ".bag")
 
 
 class CameraSpecificationError(ValueError):
@@ -44,7 +44,7 @@ def parse_camera(spec: str) -> CameraSpecification:
     kind, colon, argument = spec.strip().partition(":")
     known = "; known are " + ", ".join(KINDS.values())
     if kind not in KINDS:
-        if Path(spec).suffix in (".mcap", *_REALSENSE_FILES):
+        if Path(spec).suffix in (".mcap", *REALSENSE_FILES):
             raise CameraSpecificationError(f"camera {spec!r}: did you mean 'replay:{spec}'?{known[1:]}")
         guess = difflib.get_close_matches(kind.lower(), KINDS, n=1, cutoff=0.5)
         hint = f", did you mean {guess[0]!r}?" if guess else ""
@@ -88,13 +88,13 @@ def make_camera(spec: CameraSpecification | str, *, pace: Pace = Pace.REALTIME, 
 def _make_replay(path: Path, pace: Pace, monotonic_ns: MonotonicNs) -> Camera:
     if path.suffix == ".mcap":
         return _make("capture.replay", "ReplayCamera", path, pace=pace, monotonic_ns=monotonic_ns)
-    if path.suffix in _REALSENSE_FILES:
+    if path.suffix in REALSENSE_FILES:
         return _make("capture.realsense_file", "RealSenseFileCamera", path, pace=pace, monotonic_ns=monotonic_ns)
     if path.suffix == ".partial":
         raise CameraSpecificationError(f"replay:{path}: still being recorded, or cut short: try "
                                        f"`mmdg sessions recover {path}`")
     raise CameraSpecificationError(f"replay:{path}: unknown file type {path.suffix!r}; known are .mcap, "
-                                   f"{', '.join(_REALSENSE_FILES)} (a video file is webcam:{path})")
+                                   f"{', '.join(REALSENSE_FILES)} (a video file is webcam:{path})")
 
 
 def _make(module: str, name: str, *arguments: Any, **keywords: Any) -> Camera:

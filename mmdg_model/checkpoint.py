@@ -29,8 +29,17 @@ from mmdg_model.scorer import Purpose
 FORMAT_VERSION = 1
 METADATA_KEY = "mmdg_live"
 
+#: Larger files are refused unread: ViT-B/16 takes 0.35 GB in float32, and nothing the product runs comes near this.
+LARGEST_FILE_BYTES = 4 * 2**30
+
 _STORED_DTYPES = (torch.float32, torch.float16)
 _KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training", "known_answer")
+
+#: Metadata keys of our other kinds of weight files (`weights/`), and what they are.
+BACKBONE_KEY = "mmdg_live_backbone"
+PLUS_PLUS_KEY = "mmdg_live_mmdg_plus_plus"
+_OTHER_KINDS = {BACKBONE_KEY: "a backbone, from which training starts, and no liveness model",
+                PLUS_PLUS_KEY: "released MMDG++ weights, which are no checkpoint of this network"}
 
 
 class CheckpointError(ValueError):
@@ -98,14 +107,10 @@ def load_checkpoint(path: Path, *, expected_hash: str | None = None) -> Checkpoi
         expected_hash: SHA-256 in hexadecimal that the file must have, from a configuration or a signed list.
 
     Raises:
-        CheckpointError: unreadable, truncated, not safetensors, another hash, an unknown version or purpose, a
-            configuration or weights that do not fit. Never a partial result.
+        CheckpointError: unreadable, larger than `LARGEST_FILE_BYTES`, truncated, not safetensors, another hash, an
+            unknown version or purpose, a configuration or weights that do not fit. Never a partial result.
     """
-    try:
-        blob = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: cannot be read ({error.strerror}); give the path of a checkpoint "
-                              "file that this user may read") from error
+    blob = _read(path)
     file_hash = hashlib.sha256(blob).hexdigest()
     if expected_hash is not None and file_hash != expected_hash.strip().lower():
         raise CheckpointError(f"checkpoint {path}: SHA-256 is {file_hash}, expected {expected_hash}; this is another "
@@ -124,15 +129,30 @@ def load_checkpoint(path: Path, *, expected_hash: str | None = None) -> Checkpoi
                       training=about["training"], hash=file_hash)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or size > LARGEST_FILE_BYTES:
+            raise CheckpointError(f"checkpoint {path}: cannot be read ({size} bytes, expected a regular file of at "
+                                  f"most {LARGEST_FILE_BYTES}); give the path of a checkpoint file")
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: cannot be read ({error.strerror}); give the path of a checkpoint "
+                              "file that this user may read") from error
+
+
 def _metadata(blob: bytes, place: str) -> dict[str, Any]:
     (header_length,) = struct.unpack_from("<Q", blob)
-    text = json.loads(blob[8:8 + header_length]).get("__metadata__", {}).get(METADATA_KEY)
+    metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
+    text = metadata.get(METADATA_KEY)
+    if text is None and (kind := next((what for key, what in _OTHER_KINDS.items() if key in metadata), None)):
+        raise CheckpointError(f"checkpoint {place}: {kind}; give a trained checkpoint")
     if text is None:
         raise CheckpointError(f"checkpoint {place}: no metadata key {METADATA_KEY!r}; these are bare weights: import "
                               "them with the weight importer first")
     try:
         about = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {place}: metadata {METADATA_KEY!r} is not JSON ({error}); export it "
                               "again") from error
     if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
@@ -175,6 +195,9 @@ def _check_sizes(config: ModelConfig, input_spec: InputSpecification, place: str
     if config.image_size != input_spec.image_size:
         raise CheckpointError(f"checkpoint {place}: model.image_size is {config.image_size}, inputs.image_size is "
                               f"{input_spec.image_size}; they must be equal: export it again")
+    if config.absence is not input_spec.absence:
+        raise CheckpointError(f"checkpoint {place}: model.absence is {config.absence}, inputs.absence is "
+                              f"{input_spec.absence}; they must be equal: export it again")
 
 
 def _check_weights(weights: Mapping[str, Tensor], config: ModelConfig, place: str) -> None:

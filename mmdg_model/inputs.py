@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mmdg_model.local_descriptors import CELL_PIXELS, grey_hog_plgf
 from mmdg_model.plain_values import from_plain, to_plain
 from mmdg_model.scorer import CropPlanes
 
@@ -29,6 +30,25 @@ class DepthEncoding(StrEnum):
     IDENTITY_8BIT = "identity_8bit"  # of data-set images, whose depth is 8-bit levels already
 
 
+class InfraredEncoding(StrEnum):
+    """What fills the three channels of the infrared input."""
+
+    GREY = "grey"  # the infrared image, three times
+    GREY_HOG_PLGF = "grey_hog_plgf"  # the image and two local descriptors of it (`local_descriptors`)
+
+
+class AbsenceEncoding(StrEnum):
+    """What the network is told of a modality that is absent. The paper does not say; each is someone's practice."""
+
+    FLAG = "flag"  # muted by its flag, whatever the plane holds
+    BLACK_IMAGE = "black_image"  # a plane of level 0, normalised like any image
+    ZEROS = "zeros"  # a plane of zeros after normalisation: mid grey
+
+
+#: Largest accepted side of a crop in pixels, so that a stranger's checkpoint cannot ask for gigabytes.
+LARGEST_IMAGE_SIZE = 1024
+
+
 class InputError(ValueError):
     """A crop cannot become network input; the message names the crop's index, the plane and the value."""
 
@@ -41,8 +61,9 @@ class PreparedInputs(NamedTuple):
     """Network input of a batch.
 
     Attributes:
-        planes: `float32 [b, 3, 3, S, S]`: modality (RGB, depth, infrared), then channel. An absent modality is 0.
-        present: `bool [b, 3]`. RGB is always present.
+        planes: `float32 [b, 3, 3, S, S]`: modality (RGB, depth, infrared), then channel. An absent modality is what
+            `InputSpecification.absence` says: black for `black_image`, else 0.
+        present: `bool [b, 3]`, True where a sensor measured, whatever the encoding of absence. RGB always is.
     """
 
     planes: NDArray[np.float32]
@@ -62,6 +83,8 @@ class InputSpecification:
         depth_near_m, depth_range_m: for `metric_8bit`. A surface `depth_near_m` in front of the face's median depth, or
             nearer, is level 1; one `depth_range_m` behind that, or farther, is 255. 0.10 m holds a nose and a
             forward chin, the other 0.15 m ears and the neck; one level is then about 1 mm.
+        infrared_encoding: see `InfraredEncoding`.
+        absence: see `AbsenceEncoding`.
 
     Raises:
         SpecificationError: a value out of range.
@@ -77,10 +100,15 @@ class InputSpecification:
     depth_encoding: DepthEncoding = DepthEncoding.METRIC_8BIT
     depth_near_m: float = 0.10
     depth_range_m: float = 0.25
+    infrared_encoding: InfraredEncoding = InfraredEncoding.GREY
+    absence: AbsenceEncoding = AbsenceEncoding.FLAG
 
     def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise SpecificationError(f"inputs.image_size is {self.image_size!r}, expected at least 1")
+        if not 1 <= self.image_size <= LARGEST_IMAGE_SIZE:
+            raise SpecificationError(f"inputs.image_size is {self.image_size!r}, expected 1 to {LARGEST_IMAGE_SIZE}")
+        if self.infrared_encoding is InfraredEncoding.GREY_HOG_PLGF and self.image_size % CELL_PIXELS:
+            raise SpecificationError(f"inputs.image_size is {self.image_size}, expected a multiple of {CELL_PIXELS}: "
+                                     f"{self.infrared_encoding} draws cells of {CELL_PIXELS} pixels")
         for name in ("colour_mean", "depth_mean", "infrared_mean"):
             if not math.isfinite(getattr(self, name)):
                 raise SpecificationError(f"inputs.{name} is {getattr(self, name)!r}, expected a finite number")
@@ -119,16 +147,23 @@ def prepare(crops: list[CropPlanes], specification: InputSpecification) -> Prepa
     planes = np.zeros((len(crops), 3, 3, size, size), dtype=np.float32)
     present = np.zeros((len(crops), 3), dtype=np.bool_)
     colour_table, depth_table, infrared_table = _normalisation_tables(specification)
+    if specification.absence is AbsenceEncoding.BLACK_IMAGE:
+        planes[:] = black_levels(specification)[:, None, None, None]
     for index, crop in enumerate(crops):
         planes[index, 0] = colour_table[_colour_levels(crop, index, size)].transpose(2, 0, 1)
         present[index, 0] = True
         if (depth_levels := _depth_levels(crop, index, specification)) is not None:
             planes[index, 1] = depth_table[depth_levels]  # one grey plane, broadcast over three channels
             present[index, 1] = True
-        if (infrared_levels := _infrared_levels(crop, index, size)) is not None:
+        if (infrared_levels := _infrared_levels(crop, index, specification)) is not None:
             planes[index, 2] = infrared_table[infrared_levels]
             present[index, 2] = True
     return PreparedInputs(planes, present)
+
+
+def black_levels(specification: InputSpecification) -> NDArray[np.float32]:
+    """What level 0 becomes in each modality: `float32 [3]`, about -1 by default."""
+    return np.stack([table[0] for table in _normalisation_tables(specification)])
 
 
 def _normalisation_tables(specification: InputSpecification) -> list[NDArray[np.float32]]:
@@ -179,8 +214,9 @@ def _face_relative_levels(depth: NDArray[np.uint16], valid: Mask, unit_m: float,
     return np.where(valid, levels, np.uint8(0))
 
 
-def _infrared_levels(crop: CropPlanes, index: int, size: int) -> Levels | None:
-    place = f"crop {index}: infrared"
+def _infrared_levels(crop: CropPlanes, index: int, specification: InputSpecification) -> Levels | None:
+    """`[S, S]` for plain infrared, `[3, S, S]` with descriptors."""
+    place, size = f"crop {index}: infrared", specification.image_size
     if crop.infrared is None:
         return None
     _check_plane(crop.infrared, (size, size), (np.uint8, np.uint16), place)
@@ -196,7 +232,8 @@ def _infrared_levels(crop: CropPlanes, index: int, size: int) -> Levels | None:
     if not valid.any():
         return None
     levels = (crop.infrared.astype(np.uint32) * 255 + full_scale // 2) // full_scale
-    return np.where(valid, levels, 0).astype(np.uint8)
+    seen = np.where(valid, levels, 0).astype(np.uint8)
+    return seen if specification.infrared_encoding is InfraredEncoding.GREY else grey_hog_plgf(seen, valid)
 
 
 def _check_plane(plane: NDArray[Any], shape: tuple[int, ...], dtypes: tuple[type, ...], place: str) -> None:

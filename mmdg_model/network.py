@@ -11,21 +11,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmdg_model.config import ModelConfig
+from mmdg_model.config import AdapterDirections, HeadInput, ModelConfig, PositionEmbedding, ResidualSource
+from mmdg_model.inputs import AbsenceEncoding
 from mmdg_model.scorer import Modality
 from mmdg_model.u_adapter import build_u_adapter
-from mmdg_model.uncertainty import AnalyticUncertainty, build_uncertainty
+from mmdg_model.uncertainty import MonteCarloUncertainty, TokenUncertainty, build_uncertainty
 from mmdg_model.vit import INIT_STD, TokenEmbedding, ViTBlock, build_block, build_embedding
 
 #: Order of the modality axis of every tensor.
 MODALITIES: tuple[Modality, ...] = (Modality.RGB, Modality.DEPTH, Modality.INFRARED)
 
-#: (own, source): depth and infrared never exchange directly (paper, Section 3.2).
+#: (own, source): depth and infrared never exchange directly (paper, Section 3.2), unless a configuration says so.
 DIRECTIONS: tuple[tuple[Modality, Modality], ...] = (
     (Modality.RGB, Modality.DEPTH),
     (Modality.RGB, Modality.INFRARED),
     (Modality.DEPTH, Modality.RGB),
     (Modality.INFRARED, Modality.RGB),
+)
+
+#: What the choice `all_pairs` adds.
+DEPTH_INFRARED_DIRECTIONS: tuple[tuple[Modality, Modality], ...] = (
+    (Modality.DEPTH, Modality.INFRARED),
+    (Modality.INFRARED, Modality.DEPTH),
 )
 
 #: Column of the logits that means bona fide; column 0 means attack.
@@ -37,12 +44,17 @@ def direction_name(own: Modality, source: Modality) -> str:
     return f"{own}_from_{source}"
 
 
+def adapter_directions(config: ModelConfig) -> tuple[tuple[Modality, Modality], ...]:
+    """(own, source) of each adapter of a block."""
+    return DIRECTIONS + (DEPTH_INFRARED_DIRECTIONS if config.adapter_directions is AdapterDirections.ALL_PAIRS else ())
+
+
 class NetworkOutput(NamedTuple):
     """What one forward pass returns.
 
     Attributes:
         logits: `[b, 2]`, column 1 = bona fide.
-        class_tokens: `[b, m, d]` after the final norm; 0 for an absent modality.
+        class_tokens: `[b, m, d]` after the final norm; 0 for a modality that is absent and muted by its flag.
         class_certainty: `[b, m]` of the class token in the last block, in (0, 1]; 0 for an absent modality. No
             gradient. With reduction `mean_then_exp` the paper's u is -log(certainty) / rate.
     """
@@ -55,12 +67,19 @@ class NetworkOutput(NamedTuple):
 class AdaptedBlock(nn.Module):
     """One ViT block shared by all modalities, with a U-Adapter for each allowed direction beside its MLP.
 
-    The skip is the pre-norm residual stream, as released; the paper's Eq. 1-3 would skip from the norm's output and so
-    discard the pretrained stream.
+    Args:
+        block, adapters, uncertainty: its parts; adapters by `direction_name`.
+        directions: (own, source) of each adapter.
+        residual_source: the pre-norm residual stream, as released; the paper's Eq. 1-3 as printed skip from the norm's
+            output and so discard the pretrained stream.
     """
 
-    def __init__(self, *, block: ViTBlock, adapters: Mapping[str, nn.Module], uncertainty: AnalyticUncertainty) -> None:
+    def __init__(self, *, block: ViTBlock, adapters: Mapping[str, nn.Module], uncertainty: TokenUncertainty,
+                 directions: tuple[tuple[Modality, Modality], ...] = DIRECTIONS,
+                 residual_source: ResidualSource = ResidualSource.STREAM) -> None:
         super().__init__()
+        self.directions = directions
+        self.residual_source = residual_source
         self.block = block
         self.adapters = nn.ModuleDict(dict(adapters))
         self.uncertainty = uncertainty
@@ -72,7 +91,8 @@ class AdaptedBlock(nn.Module):
         residual_MBND = stream_MBND + attended_MBND
         normed_MBND = self.block.mlp_norm(residual_MBND)
         exchanged_MBND = self._exchange(normed_MBND, certainty_MBN1, present_MB)
-        return residual_MBND + self.block.mlp(normed_MBND) + exchanged_MBND, certainty_MBN1
+        skip_MBND = normed_MBND if self.residual_source is ResidualSource.NORMED else residual_MBND
+        return skip_MBND + self.block.mlp(normed_MBND) + exchanged_MBND, certainty_MBN1
 
     def _attend(self, stream_MBND: Tensor) -> Tensor:
         stacked = self.block.attention_norm(stream_MBND).flatten(0, 1)
@@ -82,7 +102,7 @@ class AdaptedBlock(nn.Module):
     def _exchange(self, normed_MBND: Tensor, certainty_MBN1: Tensor, present_MB: Tensor) -> Tensor:
         """Sum of the adapters' outputs for each own modality; an absent source gives nothing."""
         received: dict[Modality, Tensor] = {}
-        for own, source in DIRECTIONS:
+        for own, source in self.directions:
             own_index, source_index = MODALITIES.index(own), MODALITIES.index(source)
             adapter = self.adapters[direction_name(own, source)]
             message_BND: Tensor = adapter(normed_MBND[own_index], normed_MBND[source_index],
@@ -102,7 +122,7 @@ class MMDG(nn.Module):
         embeddings: one `TokenEmbedding` a modality, in the order of `MODALITIES`.
         blocks: the adapted blocks, in order.
         norm: the final layer norm.
-        head: linear, m·d to 2.
+        head: linear to 2, from m·d or d channels as `config.head_input` says.
     """
 
     def __init__(self, config: ModelConfig, *, embeddings: list[TokenEmbedding], blocks: list[AdaptedBlock],
@@ -119,29 +139,48 @@ class MMDG(nn.Module):
 
         Args:
             planes: `[b, 3, 3, height, width]`, modality before channel, as `inputs.prepare` makes it.
-            present_BM: `bool [b, 3]`; where False, that plane's content, whatever it holds, changes nothing.
+            present_BM: `bool [b, 3]`; where False, that plane's content, whatever it holds, changes nothing. With
+                `config.absence` other than `flag` absent planes are read as they are: `inputs.prepare` has filled them.
 
         Raises:
-            ValueError: wrong shapes, or a row with no modality present.
+            ValueError: wrong shapes, a row with no modality present, or one without the modality the head reads.
         """
         self._check(planes, present_BM)
-        present_MB = present_BM.T
-        stream_MBND = self._embed(planes, present_BM)
+        self._start_pass()
+        read_BM = present_BM if self.config.absence is AbsenceEncoding.FLAG else torch.ones_like(present_BM)
+        stream_MBND = self._embed(planes, read_BM)
         for block in self.blocks:
-            stream_MBND, certainty_MBN1 = block(stream_MBND, present_MB)
-        class_tokens_BMD = self._class_tokens(stream_MBND, present_BM)
-        logits: Tensor = self.head(class_tokens_BMD.flatten(1))
+            stream_MBND, certainty_MBN1 = block(stream_MBND, read_BM.T)
+        class_tokens_BMD = self._class_tokens(stream_MBND, read_BM)
+        logits: Tensor = self.head(self._head_input(class_tokens_BMD, read_BM))
         class_certainty_BM = certainty_MBN1[:, :, 0, 0].T * present_BM.to(logits.dtype)
         return NetworkOutput(logits, class_tokens_BMD, class_certainty_BM)
 
-    def _embed(self, planes: Tensor, present_BM: Tensor) -> Tensor:
+    def _start_pass(self) -> None:
+        """Sampled certainty begins anew at its seed when scores are wanted, and goes on drawing in training."""
+        if self.training:
+            return
+        for block in self.blocks:
+            if isinstance(block.uncertainty, MonteCarloUncertainty):
+                block.uncertainty.start_pass()
+
+    def _embed(self, planes: Tensor, read_BM: Tensor) -> Tensor:
         # Selected, not multiplied: 0 · NaN is NaN, and an absent plane may hold anything.
-        seen = torch.where(present_BM[:, :, None, None, None], planes, torch.zeros_like(planes))
+        seen = torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes))
         return torch.stack([embed(seen[:, index]) for index, embed in enumerate(self.embeddings)])
 
-    def _class_tokens(self, stream_MBND: Tensor, present_BM: Tensor) -> Tensor:
+    def _class_tokens(self, stream_MBND: Tensor, read_BM: Tensor) -> Tensor:
         class_tokens_BMD: Tensor = self.norm(stream_MBND[:, :, 0]).transpose(0, 1)
-        return class_tokens_BMD * present_BM[:, :, None].to(class_tokens_BMD.dtype)
+        return class_tokens_BMD * read_BM[:, :, None].to(class_tokens_BMD.dtype)
+
+    def _head_input(self, class_tokens_BMD: Tensor, read_BM: Tensor) -> Tensor:
+        match self.config.head_input:
+            case HeadInput.RGB_TOKEN:
+                return class_tokens_BMD[:, MODALITIES.index(Modality.RGB)]
+            case HeadInput.MEAN_TOKEN:  # absent tokens are 0
+                return class_tokens_BMD.sum(dim=1) / read_BM.sum(dim=1, keepdim=True).to(class_tokens_BMD.dtype)
+            case HeadInput.CONCATENATED:
+                return class_tokens_BMD.flatten(1)
 
     def _check(self, planes: Tensor, present_BM: Tensor) -> None:
         size = self.config.image_size
@@ -151,21 +190,50 @@ class MMDG(nn.Module):
         if tuple(present_BM.shape) != expected[:2] or present_BM.dtype != torch.bool:
             raise ValueError(f"presence is {present_BM.dtype} {tuple(present_BM.shape)}, expected bool {expected[:2]}")
         # Skipped while the graph is captured for another runtime: the check depends on values.
-        if not torch.compiler.is_compiling() and not bool(present_BM.any(dim=1).all()):
+        if torch.compiler.is_compiling():
+            return
+        if not bool(present_BM.any(dim=1).all()):
             row = int((~present_BM.any(dim=1)).nonzero()[0])
             raise ValueError(f"row {row} of the batch has no modality present; a score needs at least one")
+        rgb_B = present_BM[:, MODALITIES.index(Modality.RGB)]
+        if self.config.head_input is HeadInput.RGB_TOKEN and not bool(rgb_B.all()):
+            row = int((~rgb_B).nonzero()[0])
+            raise ValueError(f"row {row} of the batch has no RGB, the only modality that head_input "
+                             f"{self.config.head_input} reads; its score would be a constant")
 
 
 def build_mmdg(config: ModelConfig) -> MMDG:
     """A fresh network of `config`'s shape, adapters silent. Draws from torch's global generator."""
     uncertainty = build_uncertainty(config)
+    directions = adapter_directions(config)
     blocks = [
-        AdaptedBlock(block=build_block(config), uncertainty=uncertainty,
-                     adapters={direction_name(own, source): build_u_adapter(config) for own, source in DIRECTIONS})
+        AdaptedBlock(block=build_block(config), uncertainty=uncertainty, directions=directions,
+                     residual_source=config.residual_source,
+                     adapters={direction_name(own, source): build_u_adapter(config) for own, source in directions})
         for _ in range(config.depth)
     ]
-    head = nn.Linear(len(MODALITIES) * config.width, 2)
+    tokens_read = len(MODALITIES) if config.head_input is HeadInput.CONCATENATED else 1
+    head = nn.Linear(tokens_read * config.width, 2)
     nn.init.trunc_normal_(head.weight, std=INIT_STD)
     nn.init.zeros_(head.bias)
     return MMDG(config, embeddings=[build_embedding(config) for _ in MODALITIES], blocks=blocks,
                 norm=nn.LayerNorm(config.width, eps=config.layer_norm_eps), head=head)
+
+
+@torch.no_grad()
+def start_positions(network: MMDG, pretrained_1ND: Tensor) -> None:
+    """Starts the position embeddings as `config.position_embedding` says: a copy for each modality, or left fresh.
+
+    Args:
+        network: freshly built.
+        pretrained_1ND: the backbone's position embedding, `[1, n, d]`.
+
+    Raises:
+        ValueError: another shape.
+    """
+    expected = (1, network.config.num_tokens, network.config.width)
+    if tuple(pretrained_1ND.shape) != expected:
+        raise ValueError(f"pretrained position embedding has shape {tuple(pretrained_1ND.shape)}, expected {expected}")
+    if network.config.position_embedding is PositionEmbedding.PRETRAINED:
+        for embedding in network.embeddings:
+            embedding.get_parameter("position").copy_(pretrained_1ND)

@@ -39,4 +39,7 @@ def _typed(place: str, value: object, wanted: type[Any], error: type[ValueError]
         return wanted(str(value))
     if isinstance(value, bool) or not isinstance(value, (int, float) if wanted is float else wanted):
         raise error(f"{place} is {value!r}, expected {wanted.__name__}")
-    return wanted(value)
+    try:
+        return wanted(value)
+    except OverflowError:
+        raise error(f"{place} has {len(str(value))} digits, beyond a float") from None

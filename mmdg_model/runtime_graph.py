@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdg_model.network import DIRECTIONS, MMDG, MODALITIES, AdaptedBlock, direction_name
+from mmdg_model.config import ResidualSource
+from mmdg_model.network import MMDG, MODALITIES, AdaptedBlock, direction_name
 from mmdg_model.scorer import Modality
 from mmdg_model.u_adapter import UAdapter, quick_gelu
 from mmdg_model.vit import TokenEmbedding
@@ -48,7 +49,7 @@ class StackedAdapters(nn.Module):
         parts = list(adapters.values())
         attentions = [part.cross_attention for part in parts]
         self.heads = attentions[0].heads
-        self.scale = getattr(attentions[0], "scale", None)
+        self.scale = attentions[0].scale
         self.norm_eps = parts[0].norm.eps
         downs = [part.own_down for part in parts] + [part.source_down for part in parts]
         # Own and source halves of all adapters, for every modality: an eighth more than needed, in one product.
@@ -137,10 +138,9 @@ class RuntimeBlock(nn.Module):
         self.attention = copy.deepcopy(adapted.block.attention).to(dtype)
         self.mlp = copy.deepcopy(adapted.block.mlp).to(dtype)
         self.uncertainty = adapted.uncertainty
-        self.skip_from_norm = getattr(adapted, "residual_source", "stream") == "normed"
-        directions = getattr(adapted, "directions", DIRECTIONS)
+        self.residual_source = adapted.residual_source
         adapters: dict[tuple[Modality, Modality], UAdapter] = {}
-        for own, source in directions:
+        for own, source in adapted.directions:
             adapters[own, source] = cast(UAdapter, adapted.adapters[direction_name(own, source)])
         self.adapters = StackedAdapters(adapters, dtype=dtype)
 
@@ -153,7 +153,7 @@ class RuntimeBlock(nn.Module):
         full_MBND = self.mlp_norm(residual_MBND)
         normed_MBND = full_MBND.to(self.dtype)
         messages_MTD = self.adapters(normed_MBND, certainty_MBN1, present_MB)
-        skip_MBND = full_MBND if self.skip_from_norm else residual_MBND
+        skip_MBND = full_MBND if self.residual_source is ResidualSource.NORMED else residual_MBND
         return skip_MBND + messages_MTD.reshape(stream_MBND.shape) + self.mlp(normed_MBND), certainty_MBN1
 
 

@@ -38,7 +38,7 @@ def make_test_checkpoint(path: Path, config: ModelConfig | None = None, seed: in
         seed: of the weights.
     """
     config = config or ModelConfig.tiny()
-    specification = InputSpecification(image_size=config.image_size)
+    specification = InputSpecification(image_size=config.image_size, absence=config.absence)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _random_network(config)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdg_model.config import ModelConfig
+from mmdg_model.config import AttentionDivisor, ModelConfig
 
 
 def quick_gelu(value: Tensor) -> Tensor:
@@ -48,11 +48,17 @@ class UncertaintyCrossAttention(nn.Module):
     """The source modality asks, the own modality answers; a query's logits shrink with its token's certainty.
 
     A source token of certainty 0 spreads its attention evenly over the own tokens: it is muted, not masked.
+
+    Args:
+        width: channels a of the tokens.
+        heads: must divide `width`.
+        divisor: the logits are divided by the square root of the channels of a head (release) or of a token (paper).
     """
 
-    def __init__(self, *, width: int, heads: int) -> None:
+    def __init__(self, *, width: int, heads: int, divisor: AttentionDivisor = AttentionDivisor.HEAD_WIDTH) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (width // heads if divisor is AttentionDivisor.HEAD_WIDTH else width) ** -0.5
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width, bias=False)
@@ -63,9 +69,15 @@ class UncertaintyCrossAttention(nn.Module):
         # U scales row i of Q K^T (Eq. 4), which is scaling query i: the fused attention kernel stays usable.
         query_BHNK = self._split(self.query(source_BNA) * certainty_BN1)
         key_BHNK, value_BHNK = self._split(self.key(own_BNA)), self._split(self.value(own_BNA))
-        mixed_BHNK = F.scaled_dot_product_attention(query_BHNK, key_BHNK, value_BHNK)
+        mixed_BHNK = F.scaled_dot_product_attention(query_BHNK, key_BHNK, value_BHNK, scale=self.scale)
         output: Tensor = self.output(mixed_BHNK.transpose(1, 2).flatten(2))
         return output
+
+    def attention(self, own_BNA: Tensor, source_BNA: Tensor, certainty_BN1: Tensor) -> Tensor:
+        """The weights that `forward` applies, which its fused kernel never shows: `[b, h, n source, n own]`."""
+        query_BHNK, key_BHNK = self._split(self.query(source_BNA)), self._split(self.key(own_BNA))
+        logits_BHNN = query_BHNK @ key_BHNK.transpose(2, 3) * self.scale * certainty_BN1[:, None]
+        return torch.softmax(logits_BHNN, dim=-1)
 
     def _split(self, tokens_BNA: Tensor) -> Tensor:
         return tokens_BNA.reshape(*tokens_BNA.shape[:2], self.heads, -1).transpose(1, 2)
@@ -77,11 +89,12 @@ class UAdapter(nn.Module):
     Freshly made, the up projection is zero and so is the adapter's output: a pretrained ViT starts undisturbed.
     """
 
-    def __init__(self, *, width: int, adapter_width: int, heads: int, theta: float, dropout: float) -> None:
+    def __init__(self, *, width: int, adapter_width: int, heads: int, theta: float, dropout: float,
+                 divisor: AttentionDivisor = AttentionDivisor.HEAD_WIDTH) -> None:
         super().__init__()
         self.own_down = nn.Linear(width, adapter_width)
         self.source_down = nn.Linear(width, adapter_width)
-        self.cross_attention = UncertaintyCrossAttention(width=adapter_width, heads=heads)
+        self.cross_attention = UncertaintyCrossAttention(width=adapter_width, heads=heads, divisor=divisor)
         self.norm = nn.LayerNorm(adapter_width)
         self.convolution = CentralDifferenceConvolution(channels=adapter_width, theta=theta)
         self.dropout = nn.Dropout(dropout)
@@ -104,4 +117,4 @@ class UAdapter(nn.Module):
 
 def build_u_adapter(config: ModelConfig) -> UAdapter:
     return UAdapter(width=config.width, adapter_width=config.adapter_width, heads=config.adapter_heads,
-                    theta=config.cdc_theta, dropout=config.adapter_dropout)
+                    theta=config.cdc_theta, dropout=config.adapter_dropout, divisor=config.attention_divisor)

@@ -9,20 +9,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmdg_model.config import ModelConfig
+from mmdg_model.config import Activation, EmbeddingNorm, ModelConfig
+from mmdg_model.u_adapter import quick_gelu
 
 #: Standard deviation of fresh tokens, position embeddings and projections (ViT's).
 INIT_STD = 0.02
 
 
-class TokenEmbedding(nn.Module):
-    """Image to tokens: patch convolution, class token in front, position embedding added."""
+class QuickGELU(nn.Module):
+    """`quick_gelu` as a layer, for backbones that were trained with it (OpenAI CLIP)."""
 
-    def __init__(self, *, image_size: int, patch_size: int, width: int) -> None:
+    def forward(self, value: Tensor) -> Tensor:
+        """Element by element; any shape."""
+        return quick_gelu(value)
+
+
+class TokenEmbedding(nn.Module):
+    """Image to tokens: patch convolution, class token in front, position embedding added; CLIP then normalises."""
+
+    def __init__(self, *, image_size: int, patch_size: int, width: int,
+                 embedding_norm: EmbeddingNorm = EmbeddingNorm.NONE, layer_norm_eps: float = 1e-6) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.position = nn.Parameter(torch.zeros(1, (image_size // patch_size) ** 2 + 1, width))
+        normed = embedding_norm is EmbeddingNorm.LAYER_NORM
+        self.norm: nn.Module = nn.LayerNorm(width, eps=layer_norm_eps) if normed else nn.Identity()
         nn.init.trunc_normal_(self.patches.weight, std=INIT_STD)
         nn.init.normal_(self.class_token, std=INIT_STD)
         nn.init.normal_(self.position, std=INIT_STD)
@@ -30,7 +42,9 @@ class TokenEmbedding(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """`[b, 3, height, width]` to tokens `[b, n, d]`."""
         patches_BND = self.patches(image).flatten(2).transpose(1, 2)
-        return torch.cat([self.class_token.expand(len(image), -1, -1), patches_BND], dim=1) + self.position
+        tokens_BND = torch.cat([self.class_token.expand(len(image), -1, -1), patches_BND], dim=1) + self.position
+        normed_BND: Tensor = self.norm(tokens_BND)
+        return normed_BND
 
 
 class SelfAttention(nn.Module):
@@ -57,12 +71,15 @@ class SelfAttention(nn.Module):
 class ViTBlock(nn.Module):
     """The parts of one pre-norm block. `network.AdaptedBlock` joins them, because adapters act between them."""
 
-    def __init__(self, *, width: int, heads: int, mlp_ratio: int, layer_norm_eps: float) -> None:
+    def __init__(self, *, width: int, heads: int, mlp_ratio: int, layer_norm_eps: float,
+                 activation: Activation = Activation.GELU) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, eps=layer_norm_eps)
         self.attention = SelfAttention(width=width, heads=heads)
         self.mlp_norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width))
+        non_linearity = QuickGELU() if activation is Activation.QUICK_GELU else nn.GELU()
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), non_linearity,
+                                 nn.Linear(mlp_ratio * width, width))
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=INIT_STD)
@@ -70,9 +87,10 @@ class ViTBlock(nn.Module):
 
 
 def build_embedding(config: ModelConfig) -> TokenEmbedding:
-    return TokenEmbedding(image_size=config.image_size, patch_size=config.patch_size, width=config.width)
+    return TokenEmbedding(image_size=config.image_size, patch_size=config.patch_size, width=config.width,
+                          embedding_norm=config.embedding_norm, layer_norm_eps=config.layer_norm_eps)
 
 
 def build_block(config: ModelConfig) -> ViTBlock:
     return ViTBlock(width=config.width, heads=config.heads, mlp_ratio=config.mlp_ratio,
-                    layer_norm_eps=config.layer_norm_eps)
+                    layer_norm_eps=config.layer_norm_eps, activation=config.activation)

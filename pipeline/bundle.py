@@ -25,6 +25,7 @@ _DTYPES: dict[str, tuple[str, ...]] = {
 
 
 def quality_on_the_wire(crop: FaceCrop) -> messages.Quality:
+    """The crop's quality measures as the message that travels."""
     return messages.Quality(**asdict(crop.quality))
 
 

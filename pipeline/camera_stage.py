@@ -47,6 +47,8 @@ _END_REASONS: tuple[tuple[type[CameraError], str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class CameraStageSettings:
+    """What a camera process is started with."""
+
     camera: CameraConfig
     detection: DetectionConfig
     crop: CropConfig
@@ -54,6 +56,8 @@ class CameraStageSettings:
 
 @dataclass(frozen=True)
 class CameraStepResult:
+    """What one frame set gave; `bundle` and `crop` are None when no single face counts."""
+
     observation: Observation
     bundle: list[bytes] | None
     crop: FaceCrop | None

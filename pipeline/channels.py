@@ -212,5 +212,6 @@ class Poller:
 
 @contextmanager
 def sockets() -> Iterator[Sockets]:
+    """`Sockets` as a context manager."""
     with Sockets() as opened:
         yield opened

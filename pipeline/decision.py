@@ -210,6 +210,7 @@ class DecisionEngine:
     # --- state ------------------------------------------------------------------------------------------------------
     @property
     def cameras(self) -> frozenset[str]:
+        """Names: the configured ones, or all that have shown up."""
         return frozenset(self._last) if self._cameras is None else self._cameras
 
     @property
@@ -224,6 +225,7 @@ class DecisionEngine:
 
     @property
     def lost(self) -> frozenset[str]:
+        """Processes of the path that are down; no session begins meanwhile."""
         return frozenset(self._lost)
 
     def session(self, session_id: str) -> Session | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -93,6 +93,7 @@ class DecisionStage:
         self.engine = DecisionEngine(settings.policies, cameras=settings.cameras, model=settings.model,
                                      local_policy=local)
         self._unacknowledged: dict[tuple[str, int, int], _Unacknowledged] = {}
+        self._scored_early: deque[tuple[str, int, int]] = deque(maxlen=16)  # scores that overtook their observation
         sockets, endpoints = context.sockets, context.endpoints
         self._admission: security.Admission | None = None
         self._gateway: Gateway | None = None
@@ -164,7 +165,7 @@ class DecisionStage:
             if message.lockstep:
                 key = (message.camera, message.epoch, message.sequence)
                 self._unacknowledged[key] = _Unacknowledged(identity, message.camera, now_ns)
-                if not message.bundle_sent or self.engine.lost:
+                if not message.bundle_sent or self.engine.lost or key in self._scored_early:
                     self._acknowledge(key)
         elif message is not None:
             self.counters["unexpected_observation"] += 1
@@ -176,12 +177,16 @@ class DecisionStage:
             return
         if self.settings.report_scores:
             self._report({"type": "score", "camera": message.camera, "sequence": message.sequence,
-                          "track_id": message.track_id, "logit": message.logit, "probability": message.probability,
-                          "uncertainty": message.uncertainty, "durations_ms": message.durations_ms,
-                          "stamps_ns": message.stamps_ns,
+                          "track_id": message.track_id, "modalities": message.modalities, "logit": message.logit,
+                          "probability": message.probability, "uncertainty": message.uncertainty,
+                          "durations_ms": message.durations_ms, "stamps_ns": message.stamps_ns,
                           "model_purpose": message.purpose, "failed": message.failed})
         self._tell(self.engine.score(message, time.monotonic_ns()))
-        self._acknowledge((message.camera, message.epoch, message.sequence))
+        key = (message.camera, message.epoch, message.sequence)
+        if key in self._unacknowledged:
+            self._acknowledge(key)
+        else:
+            self._scored_early.append(key)
 
     def _controlled(self, frames: list[bytes]) -> None:
         message = self._decode(frames, "control")

@@ -68,7 +68,7 @@ LIBRARIES = (
     Library("mcap", "mcap"), Library("zstandard", "zstandard"), Library("cryptography", "cryptography"),
     Library("torch", "torch", "engine"), Library("safetensors", "safetensors", "engine"),
     Library("mediapipe", "mediapipe", "engine"), Library("pyrealsense2", "pyrealsense2", "realsense"),
-    Library("embreex", "embreex", "simulate"), Library("trimesh", "trimesh", "simulate"),
+    Library("embreex", "embreex", "simulate"),
 )
 
 #: (library, Debian package, what needs it)

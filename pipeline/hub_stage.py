@@ -35,5 +35,6 @@ def run(name: str, endpoints: Endpoints, max_age_ms: float) -> None:
                 else:
                     hub.undeliverable(handout)
             context.progress("running", handed, hub.counters)
+        context.progress("stopped", handed, hub.counters)
     finally:
         context.close()

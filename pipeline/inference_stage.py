@@ -109,5 +109,6 @@ def run(name: str, endpoints: Endpoints, settings: InferenceSettings) -> None:
                         counters["decision_unreachable"] += 1
                 credit, asked_ns = credit + 1, 0
             context.progress("running", credit, counters, identification)
+        context.progress("stopped", credit, counters, identification)
     finally:
         context.close()

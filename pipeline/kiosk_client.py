@@ -66,10 +66,12 @@ class KioskDecision:
 
     @property
     def verdict(self) -> str:
+        """To show and to log. Act on `is_open` alone."""
         return str(self.fields.get("verdict"))
 
     @property
     def reason(self) -> str:
+        """Why; see docs/decisions.md."""
         return str(self.fields.get("reason"))
 
 
@@ -149,6 +151,7 @@ class KioskClient:
         return socket
 
     def close(self) -> None:
+        """Drop the connection; an open session is then abandoned after two missed keepalives."""
         self._context.destroy(linger=0)
 
     def __enter__(self) -> Self:
@@ -211,9 +214,11 @@ class KioskClient:
         self.command("session.cancel", session_id=session.session_id)
 
     def status(self, session: KioskSession) -> dict[str, Any]:
+        """`state` (`open`, `ended`) and `phase` of a session."""
         return self.command("session.status", session_id=session.session_id)[0]
 
     def health(self) -> dict[str, Any]:
+        """The state of the engine: ready or not, model, cameras, lost processes."""
         reply, _ = self.command("health.get")
         return dict(reply["health"])
 

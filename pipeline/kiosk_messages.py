@@ -67,23 +67,31 @@ class SessionBegin(Command, frozen=True, kw_only=True, tag="session.begin"):
 
 
 class SessionKeepalive(Command, frozen=True, kw_only=True, tag="session.keepalive"):
+    """The owner lives; at least each `keepalive_ms`."""
+
     session_id: Identifier
 
 
 class SessionCancel(Command, frozen=True, kw_only=True, tag="session.cancel"):
+    """End a session; its decision is `undecided`. Idempotent."""
+
     session_id: Identifier
 
 
 class SessionStatus(Command, frozen=True, kw_only=True, tag="session.status"):
+    """Ask whether a session is open, and its phase."""
+
     session_id: Identifier
 
 
 class DecisionGet(Command, frozen=True, kw_only=True, tag="decision.get"):
+    """Read a decision again, byte for byte, until it expires."""
+
     session_id: Identifier
 
 
 class HealthGet(Command, frozen=True, kw_only=True, tag="health.get"):
-    pass
+    """Ask for the state of the engine now."""
 
 
 AnyCommand = Hello | SessionBegin | SessionKeepalive | SessionCancel | SessionStatus | DecisionGet | HealthGet
@@ -162,6 +170,8 @@ def encoded_bits(text: str) -> int:
 
 # --- replies --------------------------------------------------------------------------------------------------------
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """request: of the command that it answers; empty when that could not be read."""
+
     contract: int = CONTRACT_MAX
     request: str = ""
 
@@ -233,6 +243,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HealthReply(Reply, frozen=True, kw_only=True, tag="health.get.reply"):
+    """The state of the engine now."""
+
     health: Health
 
 
@@ -245,15 +257,21 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class SessionEvent(Envelope, frozen=True, kw_only=True):
+    """An event of one session; its topic ends with the session id."""
+
     session_id: str
 
 
 class SessionStartedEvent(SessionEvent, frozen=True, kw_only=True, tag="session.started"):
+    """First event of a session."""
+
     camera: str
     policy: str
 
 
 class SessionPhaseEvent(SessionEvent, frozen=True, kw_only=True, tag="session.phase"):
+    """phase: searching, acquiring, deciding."""
+
     phase: str
 
 
@@ -275,6 +293,8 @@ class SessionEndedEvent(SessionEvent, frozen=True, kw_only=True, tag="session.en
 
 
 class HealthEvent(Envelope, frozen=True, kw_only=True, tag="health"):
+    """Each second, topic `health`."""
+
     health: Health
 
 
@@ -327,6 +347,7 @@ def decision_payload(record: DecisionRecord, sequence: int, issued_at: str) -> b
 
 
 def to_json(message: Reply | Envelope) -> bytes:
+    """The envelope frame."""
     return msgspec.json.encode(message)
 
 

@@ -27,11 +27,15 @@ class MessageError(ValueError):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
+    """Head of every internal message: its schema version and its type."""
+
     schema: int = SCHEMA
 
 
 # --- camera -> decision ---------------------------------------------------------------------------------------------
 class ObservedFace(msgspec.Struct, frozen=True, kw_only=True):
+    """One tracked face; the box in pixels of the image it was found in."""
+
     track_id: Count
     x: float
     y: float
@@ -116,6 +120,8 @@ class PlaneHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameStamp(msgspec.Struct, frozen=True, kw_only=True):
+    """One sensor frame of a bundle: its number, its stamp, and what the sensor said of its light."""
+
     kind: str
     frame_number: int | None
     sensor_timestamp_ns: int
@@ -175,7 +181,7 @@ class Score(Message, frozen=True, kw_only=True, tag="score"):
 
 # --- everyone -> supervisor, supervisor -> decision -----------------------------------------------------------------
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):
-    """Liveness: each process, each 100 ms. `state`: starting, ready, running, ended, failed."""
+    """Liveness: each process, each 100 ms. `state`: starting, ready, running, stopped, ended, failed."""
 
     process: Name
     pid: int
@@ -211,6 +217,7 @@ M = TypeVar("M", bound=Message)
 
 
 def encode(message: Message) -> bytes:
+    """The message as MessagePack bytes."""
     return _ENCODER.encode(message)
 
 

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 
 class Health(StrEnum):
+    """What is known of a process."""
+
     STARTING = "starting"
     SERVING = "serving"
     ENDED = "ended"  # said so itself: a recording is over

@@ -45,6 +45,8 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class Peer:
+    """Who is at the other end of an ipc connection, as the kernel says."""
+
     uid: int
     gid: int
 
@@ -148,7 +150,7 @@ def _handshake() -> bytes:
 _PROBE = b"\x00\x05probe"  # one message frame of five bytes
 
 
-class _IdsNotTaken(OSError):
+class _ForeignIdError(OSError):
     """A container without CAP_SETUID, or without this uid in its user namespace."""
 
 
@@ -167,7 +169,7 @@ def _connect_as(path: str, peer: Peer) -> socket.socket:
                 libc = ctypes.CDLL(None, use_errno=True)
                 for call, value in ((_SETRESGID, peer.gid), (_SETRESUID, peer.uid)):
                     if libc.syscall(call[platform.machine()], value, value, value) != 0:
-                        raise _IdsNotTaken(ctypes.get_errno(), f"cannot become uid {peer.uid}")
+                        raise _ForeignIdError(ctypes.get_errno(), f"cannot become uid {peer.uid}")
             connection.connect(path)
         except OSError as error:
             failures.append(error)
@@ -177,7 +179,7 @@ def _connect_as(path: str, peer: Peer) -> socket.socket:
     thread.join()
     if failures:
         connection.close()
-        if isinstance(failures[0], _IdsNotTaken):
+        if isinstance(failures[0], _ForeignIdError):
             raise failures[0]
         raise SecurityError(f"the start-up self-test cannot connect as uid {peer.uid}: {failures[0]}") from failures[0]
     return connection
@@ -242,7 +244,7 @@ def prove_refusal(sockets: Sockets, admission: Admission) -> str:
             os.chmod(path, 0o666)  # noqa: S103
             try:
                 heard = _reaches(admission, server, path, foreign)
-            except _IdsNotTaken as error:
+            except _ForeignIdError as error:
                 return f"foreign uid not testable here: {error}"
             if heard:
                 raise SecurityError(f"a message of uid {foreign.uid}, who has no role, was heard; the kiosk sockets "

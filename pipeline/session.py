@@ -27,6 +27,8 @@ _KEEPALIVES_MISSED = 2
 
 
 class Phase(StrEnum):
+    """How far a session is."""
+
     SEARCHING = "searching"  # no single face yet
     ACQUIRING = "acquiring"  # a face, no evidence yet
     DECIDING = "deciding"  # evidence is being summed
@@ -48,17 +50,23 @@ class SessionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionStarted:
+    """First event of a session."""
+
     request: SessionRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseChanged:
+    """The session is in another phase, `searching` to begin with."""
+
     session_id: str
     phase: Phase
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceChanged:
+    """What the person should be told has changed; code None = nothing to correct."""
+
     session_id: str
     code: str | None
     since_ns: int
@@ -66,11 +74,15 @@ class GuidanceChanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
+    """The decision: exactly one a session."""
+
     record: DecisionRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionEnded:
+    """Follows the decision at once. reason: `verdict.ended_as`."""
+
     session_id: str
     reason: str
 
@@ -119,6 +131,7 @@ class Session:
 
     # --- inputs -----------------------------------------------------------------------------------------------------
     def start(self) -> list[Event]:
+        """The events that open the session."""
         return [SessionStarted(request=self.request),
                 PhaseChanged(session_id=self.request.session_id, phase=self.phase)]
 
@@ -185,6 +198,7 @@ class Session:
         return events
 
     def keepalive(self, now_ns: int) -> None:
+        """The owner lives."""
         self._keepalive_ns = now_ns
 
     def tick(self, now_ns: int) -> list[Event]:

@@ -47,7 +47,8 @@ class ExitCode(IntEnum):
 
 #: What a process said it cannot run with -> exit code.
 FATAL_EXIT_CODES = {"no_device": ExitCode.NO_DEVICE, "corrupt_stream": ExitCode.CORRUPT_RECORDING,
-                    "model_refused": ExitCode.MODEL_REFUSED}
+                    "model_refused": ExitCode.MODEL_REFUSED, "sockets_refused": ExitCode.USAGE,
+                    "no_face_model": ExitCode.USAGE}
 
 
 @dataclass

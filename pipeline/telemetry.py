@@ -12,12 +12,12 @@ STAGES: dict[str, tuple[str, str]] = {
     "detect": ("arrival", "detected"),
     "align": ("detected", "cropped"),
     "pack": ("cropped", "sent"),
-    "to_hub": ("sent", "hub_received"),
+    "to hub": ("sent", "hub_received"),
     "wait": ("hub_received", "handed_out"),
-    "to_worker": ("handed_out", "received"),
+    "to worker": ("handed_out", "received"),
     "inference": ("inference_start", "inference_end"),
-    "arrival_to_inference": ("arrival", "inference_start"),
-    "arrival_to_score": ("arrival", "inference_end"),
+    "until inference": ("arrival", "inference_start"),
+    "until score": ("arrival", "inference_end"),
 }
 #: Samples kept per stage: a few minutes at camera rate, bounded memory.
 KEPT = 4096

@@ -22,6 +22,8 @@ class Verdict(StrEnum):
 
 
 class Origin(StrEnum):
+    """Who opened the session."""
+
     KIOSK = "kiosk"
     LOCAL = "local"  # opened by nobody who could check a nonce: never opens anything
 

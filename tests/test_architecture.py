@@ -23,13 +23,12 @@ IMPORTERS = {
     "mediapipe": (r"detect/blazeface\.py",),
     "pyrealsense2": (r"capture/realsense_sdk\.py",),
     "embreex": (r"capture/simulated/.*",),
-    "trimesh": (r"capture/simulated/.*",),
     "anny": (r"capture/simulated/bake_heads\.py",),
 }
-HEAVY = ("torch", "openvino", "mediapipe", "pyrealsense2", "embreex", "trimesh", "anny", "matplotlib")
+HEAVY = ("torch", "openvino", "mediapipe", "pyrealsense2", "embreex", "anny", "matplotlib")
 
 #: Public definitions without a docstring, counted per package. It may only shrink: lower the number when you add one.
-UNDOCUMENTED = {"capture": 18, "detect": 0, "align": 0, "calibration": 0, "mmdg_model": 3, "pipeline": 25}
+UNDOCUMENTED = {"capture": 18, "detect": 0, "align": 0, "calibration": 0, "mmdg_model": 3, "pipeline": 0}
 
 
 def tracked_files() -> list[Path]:
@@ -117,6 +116,10 @@ def test_no_file_is_named_after_nothing():
             or any(part.lower() in empty_names for part in path.relative_to(ROOT).parts[:-1])] == []
 
 
+#: The only modules that may call `torch.load`, and only with `weights_only=True`.
+RESTRICTED_UNPICKLERS = ("mmdg_model/weights/source_file.py",)
+
+
 def test_nothing_unpickles_or_loads_yaml_unsafely():
     forbidden = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
     forbidden_calls = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.load", "eval", "exec"}
@@ -129,6 +132,9 @@ def test_nothing_unpickles_or_loads_yaml_unsafely():
             called = ast.unparse(node.func)
             allows_pickle = any(word.arg == "allow_pickle" and not (
                 isinstance(word.value, ast.Constant) and word.value.value is False) for word in node.keywords)
+            if called == "torch.load" and path in RESTRICTED_UNPICKLERS and any(
+                    word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords):
+                continue
             if called in forbidden_calls or allows_pickle:
                 found.append(f"{path}:{node.lineno}: {called}")
     assert found == []

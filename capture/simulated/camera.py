@@ -82,6 +82,10 @@ class SimulatedCamera(Camera):
         sensors.stage.visible(sensors.depth_view, sensors.stage.states(0.0))  # says now if embreex is missing
         self._sensors, self._index, self._sequence = sensors, 0, 0
         self._start_ns = self.monotonic_ns()
+        return self.describe()
+
+    def describe(self) -> CameraDescription:
+        """What `open` returns."""
         return CameraDescription(
             kind="simulated", serial=self.rig.serial, rig=self.rig, frame_rate=self.frame_rate,
             live=self.pace is Pace.REALTIME, simulated=True,

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmdg_model.checkpoint import Checkpoint
-from mmdg_model.config import ModelConfig
+from mmdg_model.config import ModelConfig, UncertaintyEstimatorKind
 from mmdg_model.inputs import PreparedInputs
 from mmdg_model.network import NetworkOutput
 from mmdg_model.runtime_graph import build_runtime_graph
@@ -39,4 +39,4 @@ class TorchEngine:
 
 def is_sampled(config: ModelConfig) -> bool:
     """Whether certainty is drawn at random in each pass, which no captured or exported graph can hold."""
-    return str(config.uncertainty_estimator) == "monte_carlo"
+    return config.uncertainty_estimator is UncertaintyEstimatorKind.MONTE_CARLO

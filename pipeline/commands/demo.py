@@ -16,7 +16,7 @@ def demo(
 ) -> None:
     """Run simulated scenes (bona fide, print, screen, mask) through the real processes and show what came out."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from pipeline.demo import NO_WEIGHTS, SCENES, demonstrate, draw_contact_sheet
 
@@ -28,9 +28,10 @@ def demo(
             outcomes.append(outcome)
             if len(outcomes) < len(SCENES):
                 status.update(f"{SCENES[len(outcomes)]} ... ({len(outcomes)} of {len(SCENES)} scenes done)")
-    verdicts = Table("simulated scene", "verdict", "reason", "time to decision", "frames", "logit min .. max",
-                     title="outcomes (simulated scenes, untrained network)")
-    stages = Table("stage", *(f"{o.scene} p50 / p95 ms" for o in outcomes), title="stage latencies")
+    verdicts = Table("scene", "verdict", Column("reason", no_wrap=True), "time", "frames",
+                     Column("logit min .. max", no_wrap=True), title="outcomes (simulated scenes, untrained network)")
+    stages = Table(Column("stage", no_wrap=True), *(Column(o.scene, no_wrap=True) for o in outcomes),
+                   title="stage latencies, p50 / p95 in ms")
     for outcome in outcomes:
         decision, logits = outcome.decision, [logit for _, logit in outcome.scores]
         spread = f"{min(logits):.2f} .. {max(logits):.2f}" if logits else "-"

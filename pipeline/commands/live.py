@@ -23,6 +23,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class PaceOption(StrEnum):
+    """`capture.camera.Pace`, spelled for the command line."""
+
     REALTIME = "realtime"
     LOCKSTEP = "lockstep"
 
@@ -83,9 +85,7 @@ def live(
         checkpoint = _checkpoint(model, settings.inference.model)
     except NoDeviceError as error:
         raise _fail(str(error), ExitCode.NO_DEVICE) from None
-    except CameraError as error:
-        raise _fail(str(error), ExitCode.CORRUPT_RECORDING) from None
-    except (ConfigError, ValueError) as error:
+    except (CameraError, ConfigError, ValueError) as error:
         raise _fail(str(error), ExitCode.USAGE) from None
 
     stop = {"asked": False}

@@ -10,9 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from capture.camera import Camera, Pace
+from capture.camera import Camera, EndOfStreamError, Pace
+from capture.realsense import RealSenseCamera
+from capture.realsense_file import RealSenseFileCamera
 from capture.replay import ReplayCamera
+from capture.simulated.camera import SimulatedCamera
+from capture.simulated_device import SimulatedDevice, SimulatedDevices, record_to_db3
 from capture.webcam import WebcamCamera
+from tests.capture import realsense_scenes
 from tests.capture.sessions import make_rig, write_session
 
 SETS = 6
@@ -63,8 +68,50 @@ def _video_file(folder: Path, pace: Pace) -> Camera:
     return WebcamCamera(path, pace=pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
 
 
+def _simulated(folder: Path, pace: Pace) -> Camera:
+    time = FakeTime()
+    return SimulatedCamera(frames=SETS, size=(160, 120), pace=pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
+
+
+def _realsense_file(folder: Path, pace: Pace) -> Camera:
+    """A .db3 that the real SDK recorded from its software device, fed with simulated frame sets."""
+    path = folder / "session.db3"
+    if not path.exists():
+        with SimulatedCamera(frames=SETS, size=(160, 120), pace=Pace.LOCKSTEP) as camera:
+            frame_sets = [camera.read(1.0) for _ in range(SETS)]
+            record_to_db3(path, frame_sets, camera.rig, frame_rate=10)
+    time = FakeTime()
+    return RealSenseFileCamera(path, pace, monotonic_ns=time.monotonic_ns, sleep=time.sleep)
+
+
+class FedRealSense(RealSenseCamera):
+    """The live camera on the SDK's software device, which is fed one set a read and has no more after `SETS`."""
+
+    def __init__(self) -> None:
+        device = SimulatedDevice(realsense_scenes.rig())
+        super().__init__(settings=realsense_scenes.SETTINGS, device_source=SimulatedDevices(device))
+        self.device, self.fed = device, 0
+
+    def read(self, timeout_s):
+        if self.fed == SETS:
+            raise EndOfStreamError("the feed is over")
+        if self._rig is not None:
+            self.fed += 1
+            self.device.feed(realsense_scenes.frame_set(self.fed))
+        return super().read(timeout_s)
+
+
+def _realsense(folder: Path, pace: Pace) -> Camera:
+    return FedRealSense()
+
+
+#: Live cameras know no lock-step: they are held to everything else.
+LIVE_CAMERAS = {"RealSense"}
 CAMERA_BUILDERS: dict[str, Callable[[Path, Pace], Camera]] = {
     "session replay": _session,
     "colour-only session replay": _colour_only_session,
+    "RealSense": _realsense,
+    "RealSense file": _realsense_file,
+    "simulated": _simulated,
     "video file": _video_file,
 }

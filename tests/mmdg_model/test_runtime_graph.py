@@ -1,12 +1,13 @@
 """The inference-only form against the naive reference in float64 and against the network it is made from."""
 
 import dataclasses
+from enum import StrEnum
 from itertools import product
 
 import pytest
 import torch
 
-from mmdg_model.config import UncertaintyReduction, UncertaintyStatistic
+from mmdg_model.config import HeadInput
 from mmdg_model.network import build_mmdg
 from mmdg_model.runtime_graph import build_runtime_graph
 from tests.mmdg_model.builders import MICRO, lively_network, naive_reference, random_planes
@@ -33,13 +34,17 @@ def test_equals_the_naive_reference_for_every_presence(dtype):
     assert output.logits.dtype is output.class_certainty.dtype is torch.float32
 
 
-@pytest.mark.parametrize(("statistic", "reduction"), list(product(UncertaintyStatistic, UncertaintyReduction)))
+CHOICES = [(field.name, value) for field in dataclasses.fields(MICRO)
+           for value in (type(field.default) if isinstance(field.default, StrEnum) else ())]
+
+
+@pytest.mark.parametrize(("field", "value"), CHOICES)
 @torch.inference_mode()
-def test_equals_the_network_in_every_output_under_every_reading_of_uncertainty(statistic, reduction):
-    network = lively_network(dataclasses.replace(MICRO, uncertainty_statistic=statistic,
-                                                 uncertainty_reduction=reduction))
+def test_equals_the_network_in_every_output_under_every_choice(field, value):
+    network = lively_network(dataclasses.replace(MICRO, **{field: value}))
+    present = PRESENCE | torch.tensor([value is HeadInput.RGB_TOKEN, False, False])  # which needs RGB
     planes = random_planes(len(PRESENCE))
-    for expected, actual in zip(network(planes, PRESENCE), build_runtime_graph(network)(planes, PRESENCE), strict=True):
+    for expected, actual in zip(network(planes, present), build_runtime_graph(network)(planes, present), strict=True):
         torch.testing.assert_close(actual, expected, atol=1e-3, rtol=1e-4)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 
 from pipeline.config import ConfigError, load_settings, settings_from, worker_threads
 
@@ -73,3 +75,12 @@ def test_the_network_leaves_a_core_to_each_camera(cores: int, cameras: int, aske
     settings = settings_from({"cameras": [{"spec": "simulated", "name": f"c{i}"} for i in range(cameras)],
                               "inference": {"threads": asked}}, "test")
     assert worker_threads(settings, cores) == expected
+
+
+def test_the_documented_file_is_complete_and_holds_the_defaults() -> None:
+    """docs/configuration.md shows each key with its default; an undocumented key, or a stale default, fails here."""
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    documented = yaml.safe_load(page.split("```yaml")[1].split("```")[0])
+    camera = {"spec": "realsense", "name": "door"}
+    defaults = settings_from({"cameras": [camera]}, "defaults")
+    assert documented == msgspec.json.decode(msgspec.json.encode(defaults))

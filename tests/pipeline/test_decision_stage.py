@@ -11,7 +11,7 @@ import pytest
 from pipeline import messages
 from pipeline.channels import DEALER, PULL, ChannelError, Endpoints, Sockets, drain
 from pipeline.decision_stage import DecisionStage, DecisionStageSettings, run
-from pipeline.kiosk_client import KioskClient
+from pipeline.kiosk_client import KioskClient, is_open
 from pipeline.messages import CameraEnded, ObservationAck, ProcessEvent, Progress
 from pipeline.policy import Policy, PolicyError
 from pipeline.security import Role, RoleMap, SecurityError
@@ -60,6 +60,7 @@ def test_score_lines_are_reported_when_asked_for(tmp_path):
 def test_the_model_may_be_announced_later(tmp_path):
     with RunningStage(tmp_path, kiosk=False, model=None) as stage:
         stage.both(3)
+        stage.until(lambda: stage.counter("score_without_session") == 3)
         stage.tell(ProcessEvent(process="inference", role="inference", event="ready", stamp_ns=0,
                                 detail={"model_hash": MODEL.model_hash, "purpose": "release"}))
         stage.tell(ProcessEvent(process="x", role="x", event="what", stamp_ns=0))
@@ -98,6 +99,18 @@ def test_lockstep_acknowledges_an_observation_once_its_score_is_accounted_for(tm
         stage.hear(sequence=3, failed="no plane")  # a failed score is an answer too
         stage.until(lambda: arrived(3))
         assert got == [1, 2, 3]
+
+
+def test_lockstep_acknowledges_an_observation_whose_score_came_first(tmp_path):
+    with RunningStage(tmp_path, kiosk=False, report_scores=True) as stage:
+        got = []
+        for sequence in range(1, 4):
+            stage.hear(sequence=sequence)
+            stage.until(lambda sequence=sequence: len(reported(stage, "score")) == sequence)
+            replay(stage, sequence, sequence * 33 * MS)
+            stage.until(lambda sequence=sequence: got.extend(acks(stage)) or len(got) == sequence)
+        stage.until(lambda: reported(stage, "decision"))
+        assert reported(stage, "decision")[0]["verdict"] == "bona_fide"
 
 
 def test_lockstep_decides_on_recorded_time_however_slow_the_host(tmp_path):
@@ -226,6 +239,34 @@ def test_sigterm_decides_what_is_open_and_ends_the_process_within_a_second(tmp_p
             process.kill()
             process.join()
     assert states[0] == "starting"
+
+
+@pytest.mark.processes
+def test_a_killed_engine_keeps_closed_and_its_successor_knows_nothing_of_the_session(tmp_path):
+    endpoints, kiosk = Endpoints(str(tmp_path)), f"ipc://{tmp_path}/kiosk"
+    settings = DecisionStageSettings(policies={"default": PATIENT}, cameras=(CAMERA,), model=MODEL,
+                                     kiosk_endpoint=kiosk)
+    spawn = multiprocessing.get_context("spawn")
+    first, second = (spawn.Process(target=run, args=("decision", endpoints, settings)) for _ in range(2))
+    try:
+        with KioskClient(kiosk, timeout_s=WAIT_S) as client:
+            first.start()
+            client.hello()
+            session = client.begin(CAMERA, deadline_ms=10_000)
+            first.kill()
+            first.join()
+            second.start()  # the lock and the socket files of the dead process do not keep it out
+            asked = time.monotonic()
+            decision = client.wait_decision(session)
+            assert decision is None
+            assert not is_open(decision, session)
+            assert time.monotonic() - asked < 8  # the successor's word, not the deadline
+            assert client.hello()["type"] == "hello.reply"
+    finally:
+        for process in (first, second):
+            if process.pid is not None:
+                process.kill()
+                process.join()
 
 
 @pytest.mark.processes

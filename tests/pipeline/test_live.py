@@ -52,6 +52,7 @@ def connected(folder: Path) -> KioskClient:
     """A client that has said hello; the socket is there from the start of the decision process."""
     client = KioskClient(f"ipc://{folder}/kiosk", timeout_s=30)
     client.hello()
+    client.subscribe("")
     return client
 
 
@@ -64,7 +65,7 @@ def begun(client: KioskClient, within_s: float = 60.0) -> KioskSession:
         except KioskError as error:
             if error.code not in ("not_ready", "no_camera") or time.monotonic() > deadline_s:
                 raise
-            client.next_event(0.1)
+            client.next_event(1.0)  # health comes each second and on change
 
 
 def scored(run: LiveRun, more_than: int = 0) -> int:
@@ -74,7 +75,6 @@ def scored(run: LiveRun, more_than: int = 0) -> int:
 def test_a_killed_process_ends_the_session_undecided_and_the_next_session_works(folder: Path) -> None:
     """SIGKILL of each process of the path in turn, each during a session."""
     with live_run("--config", str(configuration(folder))) as run, connected(folder) as client:
-        client.subscribe("")
         for victim, reasons in (("inference-0", {"engine_error"}), ("hub", {"engine_error"}),
                                 ("camera-door", {"device_lost", "stream_stale"})):
             session = begun(client)
@@ -168,7 +168,6 @@ def test_two_people_are_a_condition_and_never_examined(folder: Path) -> None:
     with live_run("--config", str(settings)) as run, connected(folder) as client:
         session = begun(client)
         codes = []
-        client.subscribe(session.event_topic)
         decision = client.wait_decision(session, on_event=lambda e: codes.append(e.get("code")))
         assert decision is not None
         assert (decision.verdict, decision.fields["examined"]) == ("undecided", False)

@@ -8,8 +8,10 @@ import pytest
 from mmdg_model.backends.openvino_export import ExportError, export_openvino
 from mmdg_model.backends.openvino_int8 import _with_exact_zero
 from mmdg_model.backends.openvino_sdk import openvino
+from mmdg_model.config import UncertaintyEstimatorKind
 from mmdg_model.known_answer import KnownAnswer
 from tests.mmdg_model.backends.builders import varied_crops
+from tests.mmdg_model.builders import MICRO
 
 
 def quantised_shapes(directory):
@@ -30,6 +32,8 @@ def test_int8_covers_both_mlp_layers_and_the_joint_projection_of_every_block(exp
     ({}, {"precision": "int4"}, "precision is 'int4', expected one of float32, bfloat16, int8"),
     ({}, {"precision": "int8", "calibration": varied_crops(3)}, "3 calibration crops, int8 needs at least 8"),
     ({"hash": ""}, {}, "the checkpoint has no hash"),
+    ({"config": dataclasses.replace(MICRO, uncertainty_estimator=UncertaintyEstimatorKind.MONTE_CARLO)}, {},
+     "uncertainty_estimator is monte_carlo: certainty is drawn"),
 ])
 def test_what_cannot_be_exported_is_refused(checkpoint, tmp_path, changes, arguments, quoted):
     with pytest.raises(ExportError, match=quoted):

@@ -6,7 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from capture.recording import RecordingReader
+from capture.simulated_device import record_to_db3
 from pipeline.commands import app
+from tests.capture import realsense_scenes
 from tests.capture.sessions import SERIAL, make_rig, make_set, write_session
 
 
@@ -26,7 +28,7 @@ def test_info_tells_what_a_session_holds(tmp_path):
     done = run("sessions", "info", path)
     assert done.exit_code == 0
     for text in ("4 in 0.1 s", "colour 48x36, depth 40x30, infrared 40x30", f"{SERIAL} (SIMULATED)", make_rig().hash,
-                 "print", "skew 2", "every plane matches", "2.0 ms"):
+                 "print", "skew 2", "every one is as recorded", "2.0 ms"):
         assert text in done.stdout
 
 
@@ -68,3 +70,15 @@ def test_recover_writes_a_sound_session_beside_the_damaged_one(tmp_path):
     assert run("sessions", "recover", path, "--output", tmp_path / "b.mcap").exit_code == 0
     with RecordingReader(tmp_path / "b.mcap") as reader:
         assert len(list(reader)) == 2
+
+
+def test_info_plays_a_recording_of_the_sdk(tmp_path):
+    path = tmp_path / "s.db3"
+    record_to_db3(path, [realsense_scenes.frame_set(n) for n in range(1, 5)], realsense_scenes.rig(), frame_rate=30)
+    done = run("sessions", "info", "--json", path)
+    assert done.exit_code == 0
+    report = json.loads(done.stdout)
+    assert (report["sets"], report["hashes_ok"], report["simulated"]) == (4, True, True)
+    assert report["streams"] == {"colour": "64x48", "depth": "64x48", "infrared": "64x48"}
+    path.write_bytes(path.read_bytes()[:5000])
+    assert run("sessions", "info", path).exit_code == 1

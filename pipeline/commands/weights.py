@@ -1,0 +1,133 @@
+"""`mmdg import-weights` and `mmdg models`: pretrained and released weights into files of our own format."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from mmdg_model.weights.importing import ImportReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `mmdg`."""
+    app.command("import-weights")(import_weights_command)
+    models = typer.Typer(no_args_is_help=True, help="Official pretrained weights: list and fetch them.")
+    models.command("list")(list_command)
+    models.command("fetch")(fetch_command)
+    app.add_typer(models, name="models")
+
+
+def import_weights_command(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="state dict: safetensors, or saved by torch.save")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="file to write; never overwritten")],
+    layout: Annotated[str, typer.Option(help="auto, torchvision, timm, hugging_face, openai_clip, openai_clip_visual, "
+                                             "mmdg or mmdg_plus_plus")] = "auto",
+    purpose: Annotated[str | None, typer.Option(help="of a whole MMDG: test (unless stated), simulated or release; you "
+                                                     "answer for it. A backbone has none")] = None,
+    heads: Annotated[int | None, typer.Option(min=1, help="attention heads; one for each 64 channels by "
+                                                          "default")] = None,
+    depth_encoding: Annotated[str | None, typer.Option(help="what a whole MMDG's depth input is: identity_8bit (unless "
+                                                            "stated) or metric_8bit")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON line")] = False,
+) -> None:
+    """Import weights of another library, or released ones.
+
+    A pretrained ViT becomes a backbone file, from which training starts; a whole MMDG becomes a checkpoint,
+    a whole MMDG++ a file of MMDG++ weights.
+
+    Exit codes: 0 written, 1 refused (nothing is written), 2 wrong usage.
+    """
+    if output.suffix != ".safetensors":
+        raise typer.BadParameter(f"{output}: the name ends in .safetensors", param_hint="OUT.safetensors")
+    from mmdg_model.inputs import DepthEncoding
+    from mmdg_model.scorer import Purpose
+
+    chosen_purpose = _one_of(purpose, list(Purpose), "--purpose")
+    chosen_encoding = _one_of(depth_encoding, list(DepthEncoding), "--depth-encoding")
+    try:
+        from mmdg_model.weights.importing import import_weights
+        from mmdg_model.weights.layout import WeightImportError
+    except ModuleNotFoundError as error:
+        _fail(f"weights need PyTorch and safetensors (no module {error.name}): pip install 'mmdg-live[engine]'")
+    try:
+        report = import_weights(source, output, layout=layout, heads=heads,
+                                purpose=Purpose(chosen_purpose) if chosen_purpose else None,
+                                depth_encoding=DepthEncoding(chosen_encoding) if chosen_encoding else None)
+    except (WeightImportError, OSError) as error:
+        _fail(str(error))
+    if as_json:
+        sys.stdout.write(json.dumps({"output": str(output), **asdict(report)}) + "\n")
+    else:
+        sys.stdout.write(_described(output, report))
+
+
+def list_command(as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False) -> None:
+    """Official weights that can be fetched, how they are checked, and which are here already."""
+    from mmdg_model.weights.official import OFFICIAL, fetched_file, weights_directory
+
+    for weights in OFFICIAL.values():
+        path = fetched_file(weights, weights_directory())
+        if as_json:
+            sys.stdout.write(json.dumps({**asdict(weights), "check": weights.check,
+                                         "path": str(path) if path else None}) + "\n")
+        else:
+            sys.stdout.write(f"{weights.name}: {weights.title}\n  here   {path or 'no'}\n  url    {weights.url}\n"
+                             f"  check  {weights.check}\n  terms  {weights.terms}\n")
+
+
+def fetch_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="see mmdg models list")],
+    directory: Annotated[Path | None, typer.Option(help="default: weights in the asset directory")] = None,
+) -> None:
+    """Download official weights and check them. The path is printed.
+
+    Exit codes: 0 they are there, 1 they are not: standard error says what to do without a network.
+    """
+    from rich.progress import Progress
+
+    from mmdg_model.weights.official import FetchError, fetch, official_weights, weights_directory
+
+    console = Console(stderr=True)
+    try:
+        weights = official_weights(name)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task(weights.file_name, total=None)
+            path = fetch(weights, directory or weights_directory(),
+                         on_progress=lambda done, total: progress.update(task, completed=done, total=total or None))
+    except FetchError as error:
+        _fail(str(error))
+    console.print(f"checked: {weights.check}\nnext: mmdg import-weights {path} OUT.safetensors --layout "
+                  f"{weights.layout}", highlight=False, soft_wrap=True)
+    sys.stdout.write(f"{path}\n")
+
+
+def _one_of(value: str | None, allowed: list[str], option: str) -> str | None:
+    if value is not None and value not in allowed:
+        raise typer.BadParameter(f"{value!r}, expected one of {', '.join(allowed)}", param_hint=option)
+    return value
+
+
+def _described(output: Path, report: ImportReport) -> str:
+    kind = {"backbone": "backbone to train from; it decides nothing",
+            "checkpoint": f"checkpoint of purpose {report.purpose}",
+            "mmdg_plus_plus": f"MMDG++ weights of purpose {report.purpose}; no scorer takes them"}[report.result]
+    shape = ", ".join(f"{key} {report.config[key]}" for key in ("width", "heads", "depth", "patch_size", "image_size",
+                                                                "layer_norm_eps", "activation", "embedding_norm"))
+    left_out: dict[str, int] = {}
+    for what in report.left_out.values():
+        left_out[what] = left_out.get(what, 0) + 1
+    return (f"{output}: {kind}\n  layout    {report.layout}\n  shape     {shape}\n"
+            f"  left out  {', '.join(f'{what} ({count} tensors)' for what, count in left_out.items()) or 'nothing'}\n"
+            f"  source    SHA-256 {report.source_sha256}\n  written   SHA-256 {report.output_sha256}\n")
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(1)
