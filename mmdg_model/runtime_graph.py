@@ -168,6 +168,7 @@ class PatchProduct(nn.Module):
         first = embedding.class_token + embedding.position[:, :1]
         self.class_token = _constant(first)
         self.position = _constant(embedding.position[:, 1:] + embedding.patches.bias)
+        self.norm = embedding.norm
 
     def forward(self, image: Tensor) -> Tensor:
         """As `TokenEmbedding.forward`, always float32."""
@@ -176,7 +177,8 @@ class PatchProduct(nn.Module):
         patches = image.to(self.weight.dtype).reshape(-1, 3, grid, size, grid, size)
         patches_BNP = patches.permute(0, 2, 4, 1, 3, 5).reshape(-1, grid * grid, 3 * size * size)
         patches_BND = F.linear(patches_BNP, self.weight).float() + self.position
-        return torch.cat([self.class_token.expand(image.shape[0], -1, -1), patches_BND], dim=1)
+        tokens_BND: Tensor = self.norm(torch.cat([self.class_token.expand(image.shape[0], -1, -1), patches_BND], dim=1))
+        return tokens_BND
 
 
 class RuntimeGraph(MMDG):

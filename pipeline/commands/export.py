@@ -22,12 +22,13 @@ _LARGEST_SEARCH = 300
 _STRIDE = 5
 
 
-def calibration_crops(sources: list[str], number: int) -> list[CropPlanes]:
+def calibration_crops(sources: list[str], number: int, *, seed: int = 0) -> list[CropPlanes]:
     """`number` crops spread over `sources`, as the running pipeline would cut them.
 
     Args:
         sources: cameras by name, such as `replay:FILE` or `simulated:print`.
         number: in all.
+        seed: of simulated scenes.
 
     Raises:
         CameraError, DetectorError: a source cannot be opened. ValueError: a source shows too few faces.
@@ -36,7 +37,7 @@ def calibration_crops(sources: list[str], number: int) -> list[CropPlanes]:
     for index, source in enumerate(sources):
         share = (index + 1) * number // len(sources) - index * number // len(sources)
         found = 0
-        for planes in _crops_of(source):
+        for planes in _crops_of(source, seed):
             if found == share:
                 break
             found += 1
@@ -47,7 +48,7 @@ def calibration_crops(sources: list[str], number: int) -> list[CropPlanes]:
     return crops
 
 
-def _crops_of(source: str) -> Iterator[CropPlanes]:
+def _crops_of(source: str, seed: int) -> Iterator[CropPlanes]:
     from capture.camera import EndOfStreamError
     from capture.sources import parse_camera
     from pipeline.bundle import unpack
@@ -57,7 +58,7 @@ def _crops_of(source: str) -> Iterator[CropPlanes]:
     pace: Literal["lockstep", "realtime"] = (
         "lockstep" if parse_camera(source).kind in ("replay", "simulated") else "realtime")
     camera, step, detector = open_step("calibration", CameraStageSettings(
-        camera=CameraConfig(spec=source, pace=pace), detection=DetectionConfig(), crop=CropConfig()))
+        camera=CameraConfig(spec=source, pace=pace, seed=seed), detection=DetectionConfig(), crop=CropConfig()))
     try:
         last = -_STRIDE
         for index in range(_LARGEST_SEARCH):
