@@ -99,7 +99,8 @@ def crops(sources: list[str], number: int, seed: int) -> tuple[list[CropPlanes],
     except (CameraError, DetectorError, ModuleNotFoundError) as error:
         from mmdg_model.test_checkpoint import _varied_crop
 
-        return [_varied_crop(224, 1000 * seed + index) for index in range(number)], f"noise (no simulated crops: {error})"
+        noise = [_varied_crop(224, 1000 * seed + index) for index in range(number)]
+        return noise, f"noise (no simulated crops: {error})"
 
 
 def naive(checkpoint: Checkpoint, *, samples: int | None) -> NaiveMmdg:
@@ -295,7 +296,8 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 def _print_comparison(comparison: dict[str, Any]) -> None:
     print(f"\n{comparison['size']}: agreement with the float64 reference on {comparison['crops']} crops; sampling "
           f"alone moves a logit by {comparison['sampling_spread']['logit_standard_deviation']} (standard deviation)\n"
-          f"{'engine':<18} {'logit':>9} {'of std':>8} {'probability':>12} {'at unit std':>12} {'changed':>8}", file=sys.stderr)
+          f"{'engine':<18} {'logit':>9} {'of std':>8} {'probability':>12} {'at unit std':>12} {'changed':>8}",
+          file=sys.stderr)
     for name, values in comparison["engines"].items():
         print(f"{name:<18} {values['largest_logit_difference']:>9} {values['logit_standard_deviation']:>8} "
               f"{values['largest_probability_difference']:>12} "
