@@ -119,7 +119,7 @@ def engines(checkpoint: Checkpoint, calibration: list[CropPlanes], folder: Path,
     if not status.runs:
         print(f"openvino left out: {status.reason}", file=sys.stderr)
         return found
-    from mmdg_model.backends.openvino_engine import OpenVinoEngine
+    from mmdg_model.backends.openvino_engine import MODEL_FILE, WEIGHTS_FILE, OpenVinoEngine
     from mmdg_model.backends.openvino_export import convert, export_openvino
 
     model = convert(checkpoint)
@@ -127,7 +127,9 @@ def engines(checkpoint: Checkpoint, calibration: list[CropPlanes], folder: Path,
         directory = folder / f"{checkpoint.config.width}-{precision}"
         export_openvino(checkpoint, directory, precision=precision, threads=threads, model=model,
                         calibration=calibration if precision == "int8" else ())
-        found[f"openvino {precision}"] = OpenVinoEngine(directory, precision=precision, threads=threads)
+        found[f"openvino {precision}"] = OpenVinoEngine(
+            (directory / MODEL_FILE).read_bytes(), (directory / WEIGHTS_FILE).read_bytes(), precision=precision,
+            threads=threads)
     return found
 
 

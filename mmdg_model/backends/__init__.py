@@ -103,7 +103,7 @@ def make_scorer(path: Path, *, backend: str = Backend.AUTO, precision: str = "au
 
 def _exported_scorer(path: Path, backend: Backend, precision: str, threads: int,
                      expected_hash: str | None) -> EngineScorer:
-    from mmdg_model.backends.exported_model import read_exported_model
+    from mmdg_model.backends.exported_model import read_exported_model, read_file
 
     model = read_exported_model(path, expected_hash=expected_hash)
     if model.backend != Backend.OPENVINO or backend not in (Backend.AUTO, Backend.OPENVINO):
@@ -113,14 +113,15 @@ def _exported_scorer(path: Path, backend: Backend, precision: str, threads: int,
         raise BackendError(f"{path} was exported in {model.precision}, asked was {precision}; export it again with "
                            f"--precision {precision}, or ask for auto")
     _require(Backend.OPENVINO, "backend torch runs the checkpoint itself")
-    from mmdg_model.backends.openvino_engine import OpenVinoEngine
+    from mmdg_model.backends.openvino_engine import MODEL_FILE, WEIGHTS_FILE, OpenVinoEngine
 
     description = ScorerDescription(
         backend=Backend.OPENVINO, precision=model.precision, threads=threads, checkpoint_hash=model.checkpoint_hash,
         reason=_with_warning("the model was exported for it", model.precision))
-    return EngineScorer(OpenVinoEngine(path, precision=model.precision, threads=threads), description=description,
-                        model_hash=model.hash, purpose=model.purpose, input_spec=model.input_spec,
-                        known_answer=model.known_answer)
+    engine = OpenVinoEngine(read_file(model, path, MODEL_FILE), read_file(model, path, WEIGHTS_FILE),
+                            precision=model.precision, threads=threads)
+    return EngineScorer(engine, description=description, model_hash=model.hash, purpose=model.purpose,
+                        input_spec=model.input_spec, known_answer=model.known_answer)
 
 
 def _checkpoint_scorer(path: Path, backend: Backend, precision: str, threads: int,

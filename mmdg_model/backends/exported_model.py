@@ -85,15 +85,15 @@ def write_manifest(model: ExportedModel, directory: Path) -> str:
 
 
 def read_exported_model(directory: Path, *, expected_hash: str | None = None) -> ExportedModel:
-    """Reads the manifest and verifies every file it names.
+    """Reads and checks the manifest; the files are verified when they are read (`read_file`).
 
     Args:
         directory: as `mmdg export` wrote it.
         expected_hash: SHA-256 in hexadecimal that the manifest must have.
 
     Raises:
-        ExportedModelError: no manifest, another hash, an unknown version, key or value, a file that is missing,
-            altered, or outside the directory.
+        ExportedModelError: no manifest, another hash, an unknown version, key or value, or a file outside the
+            directory.
     """
     path = directory / MANIFEST_NAME
     try:
@@ -108,7 +108,7 @@ def read_exported_model(directory: Path, *, expected_hash: str | None = None) ->
                                  f"{expected_hash}; this is another or an altered model: restore the right one, or "
                                  "state this hash if the change is meant")
     about = _parsed(blob, str(path))
-    _verify_files(about["files"], directory)
+    _check_names(about["files"], directory)
     try:
         return ExportedModel(
             backend=about["backend"], precision=_one_of("precision", about["precision"], PRECISIONS, path),
@@ -122,6 +122,27 @@ def read_exported_model(directory: Path, *, expected_hash: str | None = None) ->
         if isinstance(error, ExportedModelError):
             raise
         raise ExportedModelError(f"exported model {path}: {error}; export it again") from error
+
+
+def read_file(model: ExportedModel, directory: Path, name: str) -> bytes:
+    """One file of the model. The bytes hashed are the bytes returned.
+
+    Raises:
+        ExportedModelError: not in the manifest, missing or altered.
+    """
+    if name not in model.files:
+        raise ExportedModelError(f"exported model {directory}: the manifest names no {name}, only "
+                                 f"{', '.join(model.files)}; export it again")
+    try:
+        blob = (directory / name).read_bytes()
+    except OSError as error:
+        raise ExportedModelError(f"exported model {directory}: {name} cannot be read ({error.strerror}); copy the "
+                                 "whole directory, or export it again") from error
+    actual = hashlib.sha256(blob).hexdigest()
+    if actual != model.files[name]:
+        raise ExportedModelError(f"exported model {directory}: SHA-256 of {name} is {actual}, the manifest says "
+                                 f"{model.files[name]}; the file is damaged or altered: copy or export it again")
+    return blob
 
 
 def _parsed(blob: bytes, place: str) -> dict[str, Any]:
@@ -153,18 +174,10 @@ def _one_of(key: str, value: object, allowed: tuple[str, ...], place: Path) -> s
     return str(value)
 
 
-def _verify_files(files: Mapping[str, object], directory: Path) -> None:
+def _check_names(files: Mapping[str, object], directory: Path) -> None:
     if not files:
         raise ExportedModelError(f"exported model {directory}: the manifest names no files; export it again")
-    for name, stated in files.items():
+    for name in files:
         if Path(name).name != name or name in ("", ".", ".."):
             raise ExportedModelError(f"exported model {directory}: the manifest names the file {name!r}, expected a "
                                      "plain file name; export it again")
-        try:
-            actual = file_hash(directory / name)
-        except OSError as error:
-            raise ExportedModelError(f"exported model {directory}: {name} cannot be read ({error.strerror}); copy the "
-                                     "whole directory, or export it again") from error
-        if actual != stated:
-            raise ExportedModelError(f"exported model {directory}: SHA-256 of {name} is {actual}, the manifest says "
-                                     f"{stated}; the file is damaged or altered: copy or export it again")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,15 +20,14 @@ class OpenVinoEngine:
     """Computes with OpenVINO on the processor. Use from one thread.
 
     Args:
-        directory: verified by `exported_model.read_exported_model`.
+        model, weights: contents of `MODEL_FILE` and `WEIGHTS_FILE`, verified.
         precision: of the manifest.
         threads: at least 1.
     """
 
-    def __init__(self, directory: Path, *, precision: str, threads: int) -> None:
-        core = openvino.Core()
-        model = core.read_model(directory / MODEL_FILE, directory / WEIGHTS_FILE)
-        self._request = compile_for_latency(model, hint=_HINT[precision], threads=threads).create_infer_request()
+    def __init__(self, model: bytes, weights: bytes, *, precision: str, threads: int) -> None:
+        graph = openvino.Core().read_model(model, weights)
+        self._request = compile_for_latency(graph, hint=_HINT[precision], threads=threads).create_infer_request()
 
     def run(self, inputs: PreparedInputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Engine.run`."""

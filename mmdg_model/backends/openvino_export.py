@@ -81,7 +81,8 @@ def export_openvino(checkpoint: Checkpoint, directory: Path, *, precision: str =
                      threads=threads)
         openvino.save_model(model, unfinished / MODEL_FILE, compress_to_fp16=False)
         del model
-        engine = OpenVinoEngine(unfinished, precision=precision, threads=threads)
+        engine = OpenVinoEngine((unfinished / MODEL_FILE).read_bytes(), (unfinished / WEIGHTS_FILE).read_bytes(),
+                                precision=precision, threads=threads)
         answer = _verified_answer(engine, checkpoint, precision)
         about = {"source": calibration_source, "crops": len(batches)} | _agreement(
             engine, checkpoint, batches, threads) if batches else {}
