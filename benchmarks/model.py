@@ -2,6 +2,7 @@
 
     python benchmarks/model.py [--quick] [--sizes tiny base] [--batches 1 8 32] [--rounds 5] [--threads 2]
                                [--calibration simulated:bona_fide ...]
+    python benchmarks/model.py --profile [--sizes tiny base] [--threads 1]   where OpenVINO's time goes, in bfloat16
 
 The reference (`naive_reference.py`) keeps three separate streams, draws 20 dropout samples for certainty and fuses
 nothing. It is *timed* with sampling and *compared* with sampling replaced by its limit, since samples are noise; how
@@ -251,9 +252,28 @@ def time_batch(size: str, checkpoint: Checkpoint, found: dict[str, Engine], batc
     return rows
 
 
+def profile(checkpoint: Checkpoint, threads: int) -> dict[str, float]:
+    """Share of time of each kind of operation under OpenVINO in bfloat16, by its own counters, largest first."""
+    from mmdg_model.backends.openvino_export import convert
+    from mmdg_model.backends.openvino_sdk import openvino
+
+    request = openvino.Core().compile_model(convert(checkpoint), "CPU", {
+        "INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "PERF_COUNT": True,
+    }).create_infer_request()
+    inputs = prepare(known_answer_crops(checkpoint.input_spec)[:1], checkpoint.input_spec)
+    totals: dict[str, float] = {}
+    for turn in range(8):
+        request.infer([inputs.planes, inputs.present])
+        for each in request.profiling_info if turn >= 3 else ():
+            totals[each.node_type] = totals.get(each.node_type, 0.0) + each.real_time.total_seconds()
+    whole = sum(totals.values())
+    return {kind: round(spent / whole, 3) for kind, spent in sorted(totals.items(), key=lambda item: -item[1])[:8]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the tiny network, batch 1, few rounds")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=5)
@@ -263,6 +283,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.sizes, arguments.batches, arguments.rounds, arguments.crops = ["tiny"], [1], 3, 8
+
+    if arguments.profile:
+        with tempfile.TemporaryDirectory() as folder:
+            for size in arguments.sizes:
+                checkpoint = make_test_checkpoint(Path(folder) / f"{size}.safetensors", SIZES[size]())
+                print(json.dumps({"benchmark": "model", "profile": size, "threads": arguments.threads,
+                                  "load_average": os.getloadavg()[0], "shares": profile(checkpoint,
+                                                                                        arguments.threads)}))
+        return
 
     torch.set_num_threads(arguments.threads)
     calibration, origin = crops(arguments.calibration, arguments.crops, CALIBRATION_SEED)
