@@ -2,9 +2,9 @@
 
 `python3 scripts/lock.py --sizes` prints what a machine with Python 3.11 downloads, from the index's own file sizes.
 
-The lock holds every package of the product (extras realsense, engine, openvino, simulate) and of the development group, with
-hashes of all its files, for Linux x86_64 on Python 3.11 and 3.12; the two resolutions must agree. Left out: torch and
-its GPU packages (see `scripts/set_up.py`), opencv-contrib-python, whose headless twin is the one `cv2`, and
+The lock holds every package of the product (extras realsense, engine, openvino, simulate) and of the development
+group, with hashes of all its files, for Linux x86_64 on Python 3.11 and 3.12; the two resolutions must agree. Left out:
+torch and its GPU packages (see `scripts/set_up.py`), opencv-contrib-python, whose headless twin is the one `cv2`, and
 openvino-telemetry.
 No index address is written: whoever installs brings their own, the hashes decide.
 """
