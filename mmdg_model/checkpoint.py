@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file that holds weights and everything needed to use them. Nothing in it can execute.
 
 The header carries one metadata key, `mmdg_live`, with a JSON object: `format_version`, `model`, `inputs`, `purpose`,
-`created_by`, `training`, `known_answer`. One key, sorted JSON: the same content is the same file, byte for byte.
+`created_by`, `training`, `known_answer`, and for other networks than MMDG `architecture`. One key, sorted JSON: the
+same content is the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmdg_model.config import ModelConfig
+from mmdg_model.architectures import Architecture, NetworkConfig, architecture_of, build, config_from_dict
 from mmdg_model.inputs import InputSpecification
 from mmdg_model.known_answer import KnownAnswer
-from mmdg_model.network import build_mmdg
 from mmdg_model.scorer import Purpose
 
 FORMAT_VERSION = 1
@@ -34,6 +34,7 @@ LARGEST_FILE_BYTES = 4 * 2**30
 
 _STORED_DTYPES = (torch.float32, torch.float16)
 _KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training", "known_answer")
+_KEYS_WITH_DEFAULT: dict[str, Any] = {"architecture": str(Architecture.MMDG)}
 
 #: Metadata keys of our other kinds of weight files (`weights/`), and what they are.
 BACKBONE_KEY = "mmdg_live_backbone"
@@ -53,14 +54,15 @@ class Checkpoint:
     Attributes:
         config, input_spec: what the weights fit and what they eat.
         purpose: what may be done with its scores.
-        weights: state of `build_mmdg(config)`, all float32 or all float16 (storage; computing is the scorer's choice).
+        weights: state of `architectures.build(config)`, all float32 or all float16 (storage; computing is the scorer's
+            choice).
         known_answer: logits that a loaded network must reproduce.
         created_by: program and version that wrote the file.
         training: provenance, free JSON (data sets, seed, epochs); empty for random weights.
         hash: SHA-256 of the file in hexadecimal; empty before it is saved.
     """
 
-    config: ModelConfig
+    config: NetworkConfig
     input_spec: InputSpecification
     purpose: Purpose
     weights: dict[str, Tensor] = field(repr=False)
@@ -87,6 +89,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> str:
         "training": dict(checkpoint.training),
         "known_answer": {"formula": checkpoint.known_answer.formula, "logits": checkpoint.known_answer.logits},
     }
+    if (architecture := architecture_of(checkpoint.config)) is not Architecture.MMDG:
+        about["architecture"] = str(architecture)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
     blob = safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about, sort_keys=True, allow_nan=False)})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,9 +163,9 @@ def _metadata(blob: bytes, place: str) -> dict[str, Any]:
         version = about.get("format_version") if isinstance(about, dict) else about
         raise CheckpointError(f"checkpoint {place}: format_version is {version!r}, this program reads "
                               f"{FORMAT_VERSION}; export it again with a matching version")
-    if unknown := sorted(set(about) - set(_KEYS)):
+    if unknown := sorted(set(about) - {*_KEYS, *_KEYS_WITH_DEFAULT}):
         raise CheckpointError(f"checkpoint {place}: unknown metadata key {unknown[0]} = {about[unknown[0]]!r}; known "
-                              f"keys: {', '.join(_KEYS)}")
+                              f"keys: {', '.join([*_KEYS, *_KEYS_WITH_DEFAULT])}")
     if missing := [key for key in _KEYS if key not in about]:
         raise CheckpointError(f"checkpoint {place}: metadata key {missing[0]!r} is missing; export it again")
     for key in ("model", "inputs", "training", "known_answer"):
@@ -171,13 +175,14 @@ def _metadata(blob: bytes, place: str) -> dict[str, Any]:
     if not isinstance(about["created_by"], str):
         raise CheckpointError(f"checkpoint {place}: metadata created_by is {about['created_by']!r}, expected a text; "
                               "export it again")
-    return about
+    return _KEYS_WITH_DEFAULT | about
 
 
-def _described(about: dict[str, Any], place: str) -> tuple[ModelConfig, InputSpecification, KnownAnswer]:
+def _described(about: dict[str, Any], place: str) -> tuple[NetworkConfig, InputSpecification, KnownAnswer]:
     try:
         answer = about["known_answer"]
-        return (ModelConfig.from_dict(about["model"]), InputSpecification.from_dict(about["inputs"]),
+        return (config_from_dict(about["architecture"], about["model"]),
+                InputSpecification.from_dict(about["inputs"]),
                 KnownAnswer(formula=answer.get("formula"),
                             logits=tuple(tuple(row) for row in answer.get("logits", ()))))
     except (ValueError, TypeError) as error:
@@ -191,7 +196,7 @@ def _purpose(value: object, place: str) -> Purpose:
     return Purpose(str(value))
 
 
-def _check_sizes(config: ModelConfig, input_spec: InputSpecification, place: str) -> None:
+def _check_sizes(config: NetworkConfig, input_spec: InputSpecification, place: str) -> None:
     if config.image_size != input_spec.image_size:
         raise CheckpointError(f"checkpoint {place}: model.image_size is {config.image_size}, inputs.image_size is "
                               f"{input_spec.image_size}; they must be equal: export it again")
@@ -200,9 +205,9 @@ def _check_sizes(config: ModelConfig, input_spec: InputSpecification, place: str
                               f"{input_spec.absence}; they must be equal: export it again")
 
 
-def _check_weights(weights: Mapping[str, Tensor], config: ModelConfig, place: str) -> None:
+def _check_weights(weights: Mapping[str, Tensor], config: NetworkConfig, place: str) -> None:
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in build_mmdg(config).state_dict().items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in build(config).state_dict().items()}
     if missing := [name for name in expected if name not in weights]:
         raise CheckpointError(f"checkpoint {place}: weight {missing[0]!r} is missing, as are {len(missing) - 1} more; "
                               "the weights belong to another configuration: export them together")

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mmdg_model.architectures import Architecture, architecture_of
 from mmdg_model.checkpoint import Checkpoint
 from mmdg_model.inputs import AbsenceEncoding, PreparedInputs, prepare
 from mmdg_model.network import MMDG, MODALITIES, NetworkOutput, adapter_directions, direction_name
@@ -70,10 +71,14 @@ def explain_crops(checkpoint: Checkpoint, crops: list[CropPlanes], *, threads: i
 
     Raises:
         InputError: a crop that does not fit the checkpoint, named by its index.
+        ValueError: a checkpoint of another architecture.
     """
     torch.set_num_threads(threads)
     inputs = prepare(crops, checkpoint.input_spec)
     network = build_network(checkpoint)
+    if not isinstance(network, MMDG):
+        raise ValueError(f"checkpoint {checkpoint.hash[:12]} is of architecture {architecture_of(checkpoint.config)}; "
+                         f"explanations know {Architecture.MMDG} only: give one of those")
     return explain(network, torch.from_numpy(inputs.planes), torch.from_numpy(inputs.present)), inputs
 
 

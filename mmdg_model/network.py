@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmdg_model.config import AdapterDirections, HeadInput, ModelConfig, PositionEmbedding, ResidualSource
+from mmdg_model.config import AdapterDirections, HeadInput, ModelConfig, ResidualSource
 from mmdg_model.inputs import AbsenceEncoding
 from mmdg_model.scorer import Modality
 from mmdg_model.u_adapter import build_u_adapter
@@ -218,22 +218,3 @@ def build_mmdg(config: ModelConfig) -> MMDG:
     nn.init.zeros_(head.bias)
     return MMDG(config, embeddings=[build_embedding(config) for _ in MODALITIES], blocks=blocks,
                 norm=nn.LayerNorm(config.width, eps=config.layer_norm_eps), head=head)
-
-
-@torch.no_grad()
-def start_positions(network: MMDG, pretrained_1ND: Tensor) -> None:
-    """Starts the position embeddings as `config.position_embedding` says: a copy for each modality, or left fresh.
-
-    Args:
-        network: freshly built.
-        pretrained_1ND: the backbone's position embedding, `[1, n, d]`.
-
-    Raises:
-        ValueError: another shape.
-    """
-    expected = (1, network.config.num_tokens, network.config.width)
-    if tuple(pretrained_1ND.shape) != expected:
-        raise ValueError(f"pretrained position embedding has shape {tuple(pretrained_1ND.shape)}, expected {expected}")
-    if network.config.position_embedding is PositionEmbedding.PRETRAINED:
-        for embedding in network.embeddings:
-            embedding.get_parameter("position").copy_(pretrained_1ND)

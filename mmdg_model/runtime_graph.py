@@ -196,7 +196,7 @@ class RuntimeGraph(MMDG):
             super()._check(planes, present_BM)
 
 
-def build_runtime_graph(network: MMDG, *, dtype: torch.dtype = torch.float32) -> RuntimeGraph:
+def build_runtime_graph(network: nn.Module, *, dtype: torch.dtype = torch.float32) -> RuntimeGraph:
     """An `MMDG` for inference only, computing as the module's text says. Shares norms and head with `network`.
 
     Its parameters have other names and layouts than a checkpoint's: it is built, never loaded or saved.
@@ -208,8 +208,10 @@ def build_runtime_graph(network: MMDG, *, dtype: torch.dtype = torch.float32) ->
     Raises:
         ValueError: a network in training mode or not float32, or another dtype.
     """
+    if not isinstance(network, MMDG):
+        raise ValueError(f"the network is {type(network).__name__}; only MMDG has a runtime graph, backend torch runs it")
     if network.training:
-        raise ValueError("the network is in training mode, which the runtime graph lacks; call network.eval() first")
+        raise ValueError("the network is in training mode, which the runtime graph lacks; call network.eval()")
     if network.head.weight.dtype is not torch.float32:
         raise ValueError(f"the network is {network.head.weight.dtype}, expected torch.float32; `dtype` chooses the "
                          "precision of the runtime graph")

@@ -12,26 +12,27 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("the network needs PyTorch: pip install 'mmdg-live[engine]'", name="torch") from error
 
+from mmdg_model.architectures import Network, build
 from mmdg_model.backends.engine_scorer import assemble_score
 from mmdg_model.checkpoint import Checkpoint
 from mmdg_model.inputs import InputSpecification, prepare
 from mmdg_model.known_answer import KnownAnswer, known_answer_crops
-from mmdg_model.network import MMDG, NetworkOutput, build_mmdg
+from mmdg_model.network import NetworkOutput
 from mmdg_model.scorer import CropPlanes, KnownAnswerError, LivenessScore, Purpose
 
 #: Largest accepted deviation from the stored known answer, relative to its largest logit, by computing precision.
 KNOWN_ANSWER_TOLERANCE: dict[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 
 
-def build_network(checkpoint: Checkpoint) -> MMDG:
+def build_network(checkpoint: Checkpoint) -> Network:
     """The checkpoint's network in float32, in evaluation mode."""
     with torch.device("meta"):
-        network = build_mmdg(checkpoint.config)
+        network = build(checkpoint.config)
     network.load_state_dict({name: weight.float() for name, weight in checkpoint.weights.items()}, assign=True)
     return network.eval()
 
 
-def measure_known_answer(network: MMDG, specification: InputSpecification) -> KnownAnswer:
+def measure_known_answer(network: Network, specification: InputSpecification) -> KnownAnswer:
     """The answer to store in a checkpoint of `network`, which must be in evaluation mode, float32, on the CPU.
 
     Weights to be stored as float16 must have been rounded to it before (`network.half().float()`).

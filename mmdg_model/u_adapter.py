@@ -38,7 +38,7 @@ class CentralDifferenceConvolution(nn.Module):
         """`[b, 1 + g*g, a]` to the same shape: patches as a g x g map, the class token as a 1x1 map."""
         weight = self.folded_weight()
         grid = int((tokens_BNA.shape[1] - 1) ** 0.5)
-        map_BAGG = tokens_BNA[:, 1:].transpose(1, 2).reshape(len(tokens_BNA), -1, grid, grid)
+        map_BAGG = tokens_BNA[:, 1:].transpose(1, 2).reshape(tokens_BNA.shape[0], -1, grid, grid)
         patches_BNA = F.conv2d(map_BAGG, weight, padding=1).flatten(2).transpose(1, 2)
         class_B1A = F.linear(tokens_BNA[:, :1], weight[:, :, 1, 1])
         return torch.cat([class_B1A, patches_BNA], dim=1)

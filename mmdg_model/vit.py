@@ -48,11 +48,12 @@ class TokenEmbedding(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with one joint query-key-value projection."""
+    """Multi-head self-attention with one joint query-key-value projection; `causal`: no token sees a later one."""
 
-    def __init__(self, *, width: int, heads: int) -> None:
+    def __init__(self, *, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         for linear in (self.query_key_value, self.output):
@@ -63,7 +64,7 @@ class SelfAttention(nn.Module):
         """`[b, n, d]` to `[b, n, d]`."""
         joint_BN3HK = self.query_key_value(tokens_BND).reshape(*tokens_BND.shape[:2], 3, self.heads, -1)
         query_BHNK, key_BHNK, value_BHNK = joint_BN3HK.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed_BHNK = F.scaled_dot_product_attention(query_BHNK, key_BHNK, value_BHNK)
+        mixed_BHNK = F.scaled_dot_product_attention(query_BHNK, key_BHNK, value_BHNK, is_causal=self.causal)
         output: Tensor = self.output(mixed_BHNK.transpose(1, 2).flatten(2))
         return output
 

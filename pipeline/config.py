@@ -13,6 +13,7 @@ import yaml
 from msgspec import Meta
 
 from pipeline.policy import Policy, PolicyError
+from pipeline.security import Role, RoleMap
 
 PositiveMs = Annotated[float, Meta(gt=0)]
 
@@ -71,10 +72,26 @@ class SupervisorConfig(_Section, frozen=True, kw_only=True):
     start_within_s: Annotated[float, Meta(gt=0)] = 60.0
 
 
+RoleName = Literal["monitor", "kiosk", "operator"]
+
+
 class KioskConfig(_Section, frozen=True, kw_only=True):
-    """endpoint: `ipc://PATH` of the command socket (events: PATH.events); None: local sessions, a track each."""
+    """endpoint: `ipc://PATH` of the command socket (events: PATH.events); None: local sessions, a track each.
+
+    users, groups: who may connect, by numeric uid and gid; none named: programs of our own user, as kiosks.
+    """
 
     endpoint: Annotated[str, Meta(pattern="^ipc://.+")] | None = None
+    users: dict[int, RoleName] = {}
+    groups: dict[int, RoleName] = {}
+
+    @property
+    def roles(self) -> RoleMap:
+        """The same as roles."""
+        if not self.users and not self.groups:
+            return RoleMap.own_user()
+        return RoleMap(uids={uid: Role[name.upper()] for uid, name in self.users.items()},
+                       gids={gid: Role[name.upper()] for gid, name in self.groups.items()})
 
 
 class Settings(_Section, frozen=True, kw_only=True):

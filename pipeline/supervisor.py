@@ -70,12 +70,13 @@ class Child:
 
 @dataclass
 class Outcome:
-    """How a run ended."""
+    """How a run ended: restarts, last counters and last sequence by process."""
 
     exit_code: ExitCode = ExitCode.OK
     error: str | None = None
     restarts: dict[str, int] = field(default_factory=dict)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -106,8 +107,8 @@ class Supervisor:
 
         decision = DecisionStageSettings(
             policies={settings.policy.name: settings.policy}, local_policy=settings.policy.name,
-            kiosk_endpoint=settings.kiosk.endpoint, cameras=tuple(camera.name for camera in settings.cameras),
-            report_scores=self.report_scores)
+            kiosk_endpoint=settings.kiosk.endpoint, roles=settings.kiosk.roles,
+            cameras=tuple(camera.name for camera in settings.cameras), report_scores=self.report_scores)
         inference = InferenceSettings(model=self._model, expected_sha256=settings.inference.sha256,
                                       threads=worker_threads(settings))
         plan = [child("decision", "decision", run_decision, decision),
@@ -182,8 +183,10 @@ class Supervisor:
             child.watch.heard(message.state, time.monotonic())
             child.last = message
             self.outcome.counters[child.name] = message.counters
+            self.outcome.sequences[child.name] = message.sequence
             if message.state == "ready" and not child.announced:
                 child.announced = child.ever_ready = True
+                LOG.info("%s is ready", child.name)
                 self._tell_decision(child, "ready", message.detail)
 
     @staticmethod

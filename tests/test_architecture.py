@@ -22,6 +22,7 @@ IMPORTERS = {
     "openvino": (r"mmdg_model/backends/openvino_sdk\.py",),
     "mediapipe": (r"detect/blazeface\.py",),
     "pyrealsense2": (r"capture/realsense_sdk\.py",),
+    "instant_clip_tokenizer": (r"mmdg_model/mmdg_plus_plus/tokenizer\.py",),
     "embreex": (r"capture/simulated/.*",),
     "anny": (r"capture/simulated/bake_heads\.py",),
 }

@@ -147,14 +147,13 @@ def _checkpoint_scorer(path: Path, backend: Backend, precision: str, threads: in
 
 def _torch_scorer(path: Path, backend: Backend, precision: str, threads: int, expected_hash: str | None,
                   reason: str) -> EngineScorer:
-    from mmdg_model.backends.torch_engine import TorchEngine, is_sampled
+    from mmdg_model.backends.torch_engine import TorchEngine, cannot_be_captured_because
     from mmdg_model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path, expected_hash=expected_hash)
     if backend is Backend.CUDA:
-        if is_sampled(checkpoint.config):
-            raise BackendError("backend cuda replays captured graphs, which cannot draw certainty at random "
-                               f"(uncertainty_estimator {checkpoint.config.uncertainty_estimator}); backend torch can")
+        if why := cannot_be_captured_because(checkpoint.config):
+            raise BackendError(f"backend cuda replays captured graphs, and {why}; backend torch runs it")
         from mmdg_model.backends.cuda_engine import CudaEngine
 
         engine: CudaEngine | TorchEngine = CudaEngine(checkpoint, precision=precision)

@@ -18,7 +18,7 @@ from mmdg_model.backends.exported_model import PRECISIONS, ExportedModel, file_h
 from mmdg_model.backends.openvino_engine import MODEL_FILE, WEIGHTS_FILE, OpenVinoEngine
 from mmdg_model.backends.openvino_int8 import quantise
 from mmdg_model.backends.openvino_sdk import openvino
-from mmdg_model.backends.torch_engine import TorchEngine, is_sampled
+from mmdg_model.backends.torch_engine import TorchEngine, cannot_be_captured_because
 from mmdg_model.checkpoint import Checkpoint
 from mmdg_model.inputs import PreparedInputs, prepare
 from mmdg_model.known_answer import KnownAnswer, known_answer_crops
@@ -120,9 +120,8 @@ def _check(checkpoint: Checkpoint, directory: Path, precision: str, calibration:
     if not checkpoint.hash:
         raise ExportError("the checkpoint has no hash: save it and load it from its file, so that the exported model "
                           "can say what it was made from")
-    if is_sampled(checkpoint.config):
-        raise ExportError(f"uncertainty_estimator is {checkpoint.config.uncertainty_estimator}: certainty is drawn at "
-                          "random in each pass, which an exported graph cannot hold; use analytic or finite_samples")
+    if why := cannot_be_captured_because(checkpoint.config):
+        raise ExportError(f"{why}, so it cannot be exported; backend torch runs the checkpoint as it is")
     if precision == "int8" and len(calibration) < FEWEST_CALIBRATION_CROPS:
         raise ExportError(f"{len(calibration)} calibration crops, int8 needs at least {FEWEST_CALIBRATION_CROPS}: its "
                           "ranges are measured on them")

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmdg_model.architectures import Network, NetworkConfig
 from mmdg_model.checkpoint import Checkpoint
 from mmdg_model.config import ModelConfig, UncertaintyEstimatorKind
 from mmdg_model.inputs import PreparedInputs
-from mmdg_model.network import NetworkOutput
+from mmdg_model.network import MMDG, NetworkOutput
 from mmdg_model.runtime_graph import build_runtime_graph
 from mmdg_model.torch_scorer import build_network
 
@@ -28,15 +29,24 @@ class TorchEngine:
 
     def __init__(self, checkpoint: Checkpoint, *, precision: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._network = build_runtime_graph(build_network(checkpoint), dtype=PRECISIONS[precision])
+        network = build_network(checkpoint)
+        rearranged = isinstance(network, MMDG)
+        dtype = PRECISIONS[precision]
+        self._network: Network = build_runtime_graph(network, dtype=dtype) if rearranged else network.to(dtype)
+        self._input_dtype = torch.float32 if rearranged else dtype
 
     def run(self, inputs: PreparedInputs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Engine.run`."""
         with torch.inference_mode():
-            output: NetworkOutput = self._network(torch.from_numpy(inputs.planes), torch.from_numpy(inputs.present))
-            return output.logits.numpy(), output.class_certainty.numpy()
+            output: NetworkOutput = self._network(torch.from_numpy(inputs.planes).to(self._input_dtype),
+                                                  torch.from_numpy(inputs.present))
+            return output.logits.float().numpy(), output.class_certainty.float().numpy()
 
 
-def is_sampled(config: ModelConfig) -> bool:
-    """Whether certainty is drawn at random in each pass, which no captured or exported graph can hold."""
-    return config.uncertainty_estimator is UncertaintyEstimatorKind.MONTE_CARLO
+def cannot_be_captured_because(config: NetworkConfig) -> str:
+    """Why no captured or exported graph can hold this network; empty if one can."""
+    if not isinstance(config, ModelConfig):
+        return "MMDG++ has no runtime graph yet"
+    if config.uncertainty_estimator is UncertaintyEstimatorKind.MONTE_CARLO:
+        return "uncertainty_estimator is monte_carlo: certainty is drawn at random in each pass"
+    return ""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmdg_model.checkpoint import BACKBONE_KEY
-from mmdg_model.config import Activation, ConfigError, EmbeddingNorm, ModelConfig
+from mmdg_model.config import Activation, ConfigError, EmbeddingNorm, ModelConfig, PositionEmbedding
 from mmdg_model.network import MMDG
 from mmdg_model.plain_values import from_plain, to_plain
 from mmdg_model.vit import build_block, build_embedding
@@ -170,7 +170,7 @@ def load_backbone(path: Path) -> Backbone:
                     created_by=about["created_by"], hash=hashlib.sha256(blob).hexdigest())
 
 
-def place_backbone(network: MMDG, backbone: Backbone, *, positions: bool = True) -> None:
+def place_backbone(network: MMDG, backbone: Backbone, *, positions: bool | None = None) -> None:
     """Puts a backbone into a network: blocks and final norm once, the embedding into each modality.
 
     Adapters and head stay as they are. An image projection is not used.
@@ -178,7 +178,8 @@ def place_backbone(network: MMDG, backbone: Backbone, *, positions: bool = True)
     Args:
         network: whose configuration agrees with the backbone's wherever both speak.
         backbone: as loaded.
-        positions: also the position embeddings; False leaves the network's own, as the release of MMDG does.
+        positions: also the position embeddings, each modality its own copy; False leaves the network's fresh ones, as
+            the release of MMDG does. None: as the network's `position_embedding` says.
 
     Raises:
         BackboneError: listing each value that differs.
@@ -188,6 +189,8 @@ def place_backbone(network: MMDG, backbone: Backbone, *, positions: bool = True)
                      if key in ours and ours[key] != value]:
         raise BackboneError(f"backbone of {backbone.layout} does not fit the network: {'; '.join(differing)}; "
                             "build the network from backbone.config.model_config()")
+    if positions is None:
+        positions = network.config.position_embedding is PositionEmbedding.PRETRAINED
     placed: dict[str, Tensor] = {}
     for name, weight in backbone.weights.items():
         part, _, rest = name.partition(".")

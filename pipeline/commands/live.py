@@ -110,7 +110,8 @@ def live(
         raise _fail(str(error), ExitCode.USAGE) from None
     if as_json:
         print(json.dumps({"type": "summary", "exit_code": int(outcome.exit_code), "error": outcome.error,
-                          "restarts": outcome.restarts, "counters": outcome.counters}), flush=True)
+                          "restarts": outcome.restarts, "counters": outcome.counters,
+                          "sequences": outcome.sequences}), flush=True)
     if outcome.error is not None:
         raise _fail(outcome.error, outcome.exit_code)
 

@@ -21,12 +21,13 @@ from mmdg_model.config import (
     UncertaintyReduction,
     UncertaintyStatistic,
 )
-from mmdg_model.network import DIRECTIONS, MODALITIES, build_mmdg, direction_name, start_positions
+from mmdg_model.network import DIRECTIONS, MODALITIES, build_mmdg, direction_name
 from mmdg_model.scorer import Modality
 from mmdg_model.test_checkpoint import make_test_checkpoint
 from mmdg_model.torch_scorer import TorchScorer
 from mmdg_model.trainable import freeze_the_rest, is_trainable, trainable_parameters
 from mmdg_model.u_adapter import UncertaintyCrossAttention, build_u_adapter
+from mmdg_model.weights.backbone import Backbone, BackboneConfig, place_backbone
 from tests.mmdg_model.builders import MICRO, crop, lively_network, random_planes
 
 PRESETS = {"default": ModelConfig.default(), "release": ModelConfig.release(), "paper": ModelConfig.paper()}
@@ -287,10 +288,13 @@ def test_divisors_differ_with_many_heads_and_agree_with_one():
 
 
 def test_fresh_positions_are_separate_draws_and_pretrained_ones_separate_copies():
-    pretrained = torch.randn(1, 17, 48)
+    pretrained = build_mmdg(MICRO).embeddings[0].position.detach().clone() + 1.0
+    backbone = Backbone(config=BackboneConfig(width=48, heads=3, depth=3, image_size=64), layout="random",
+                        weights={"embedding.position": pretrained}, source_sha256="", created_by="test",
+                        pixel_mean=(0.5, 0.5, 0.5), pixel_std=(0.5, 0.5, 0.5))
     for choice, copied in ((PositionEmbedding.FRESH, False), (PositionEmbedding.PRETRAINED, True)):
         network = build_mmdg(micro(position_embedding=choice))
-        start_positions(network, pretrained)
+        place_backbone(network, backbone)
         positions = [embedding.position for embedding in network.embeddings]
         assert all(torch.equal(position, pretrained) is copied for position in positions)
         assert torch.equal(positions[0], positions[1]) is copied
@@ -303,11 +307,6 @@ def test_fresh_positions_have_the_released_spread():
     positions = torch.stack([embedding.position.detach() for embedding in build_mmdg(MICRO).embeddings])
     assert positions.std().item() == pytest.approx(0.02, rel=0.1)
     assert abs(positions.mean().item()) < 2e-3
-
-
-def test_positions_of_another_grid_are_refused():
-    with pytest.raises(ValueError, match=r"\(1, 197, 48\), expected \(1, 17, 48\)"):
-        start_positions(build_mmdg(MICRO), torch.zeros(1, 197, 48))
 
 
 # Row 16: adapter hyper-parameters

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmdg_model.config import AdapterDirections, ModelConfig, UncertaintyEstimatorKind
-from mmdg_model.explain import explain
+from mmdg_model.config import AdapterDirections, AttentionDivisor, ModelConfig, UncertaintyEstimatorKind
+from mmdg_model.explain import Explanation, explain
 from mmdg_model.explanation_figure import draw_explanation
 from mmdg_model.inputs import AbsenceEncoding, InputSpecification, prepare
 from mmdg_model.network import DIRECTIONS, MODALITIES, direction_name
@@ -85,10 +85,25 @@ def test_an_image_encoded_absence_was_read_and_is_shown():
     assert explanation.uncertainty.isfinite().all()
 
 
+def test_a_map_shows_the_own_patch_that_is_looked_at():
+    """All sources look at own token 1 + 6, the third patch of the second line; uncertainty sits there too."""
+    attention = torch.zeros(1, 1, 8, 17, 17)
+    attention[..., 7] = 1.0
+    uncertainty = torch.zeros(1, 3, 1, 17)
+    uncertainty[..., 7] = 0.5
+    output = lively_network()(random_planes(1), PRESENT[:1])
+    explanation = Explanation(output=output, uncertainty=uncertainty, attention={"rgb_from_depth": attention})
+    expected = torch.zeros(1, 1, 4, 4)
+    expected[..., 1, 2] = 17.0
+    assert torch.equal(explanation.attention_maps()["rgb_from_depth"], expected)
+    assert torch.equal(explanation.uncertainty_maps()[0, 0], expected[0] / 34)
+
+
 @torch.no_grad()
-def test_recorded_attention_is_what_the_fused_kernel_applied():
+@pytest.mark.parametrize("divisor", list(AttentionDivisor))
+def test_recorded_attention_is_what_the_fused_kernel_applied(divisor):
     """Recorded weights times the values give the module's own output."""
-    network, seen = lively_network(), {}
+    network, seen = lively_network(micro(attention_divisor=divisor)), {}
     exchange = network.blocks[1].adapters["rgb_from_infrared"].cross_attention
     exchange.register_forward_hook(lambda module, inputs, output: seen.update(inputs=inputs, output=output))
     explanation = explain(network, random_planes(3), torch.ones(3, 3, dtype=torch.bool))

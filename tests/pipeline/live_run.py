@@ -40,6 +40,11 @@ class LiveRun:
             assert found, f"mmdg-live ended with {self.process.poll()} before:\n{self.transcript()}"
             return found
 
+    def watch(self, seconds: float) -> None:
+        """Look on for a while; a test whose subject is that nothing happens needs a window to look through."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.process.poll() is not None, seconds)
+
     def wait(self, timeout_s: float = 60.0) -> int:
         """The exit code, after everything was read."""
         code = self.process.wait(timeout_s)

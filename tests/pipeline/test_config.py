@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pipeline.config import ConfigError, load_settings, settings_from, worker_threads
+from pipeline.security import Role, RoleMap
 
 MINIMAL = "cameras:\n  - spec: simulated:print\n"
 
@@ -44,6 +45,8 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     (MINIMAL + "policy:\n  allowed_purposes: [anything]\n", "anything"),
     (MINIMAL + "inference:\n  sha256: abc\n", r"\$\.inference\.sha256.*it is 'abc'"),
     (MINIMAL + "kiosk:\n  endpoint: tcp://0.0.0.0:1\n", r"\$\.kiosk\.endpoint.*it is 'tcp://0\.0\.0\.0:1'"),
+    (MINIMAL + "kiosk:\n  users: {1001: root}\n", r"\$\.kiosk\.users.*'root'|root"),
+    (MINIMAL + "kiosk:\n  users: {kim: kiosk}\n", r"\$\.kiosk\.users"),
     ("cameras:\n  - {spec: a, name: door}\n  - {spec: b, name: door}\n", "two cameras share a name"),
     ("- a list\n", "expected a mapping"),
     ("cameras: [\n", "not YAML"),
@@ -84,3 +87,10 @@ def test_the_documented_file_is_complete_and_holds_the_defaults() -> None:
     camera = {"spec": "realsense", "name": "door"}
     defaults = settings_from({"cameras": [camera]}, "defaults")
     assert documented == msgspec.json.decode(msgspec.json.encode(defaults))
+
+
+def test_named_users_and_groups_become_roles() -> None:
+    kiosk = settings_from({"cameras": [{"spec": "simulated"}], "kiosk": {"users": {1001: "kiosk"},
+                                                                         "groups": {2000: "monitor"}}}, "test").kiosk
+    assert kiosk.roles == RoleMap(uids={1001: Role.KIOSK}, gids={2000: Role.MONITOR})
+    assert settings_from({"cameras": [{"spec": "simulated"}]}, "test").kiosk.roles == RoleMap.own_user()
