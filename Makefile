@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bare lock lock-sizes clean
+.PHONY: help set-up demo test lint bench bench-model bare lock lock-sizes clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -50,6 +50,9 @@ bare:  ## prove set-up, doctor and demo in a minimal Debian chroot (needs root a
 lock:  ## resolve requirements.lock again (needs uv; UPGRADE=1 moves the pins)
 	@python=$$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) && \
 	  PATH="$$PATH:$(abspath $(RUN))" "$$python" scripts/lock.py $(if $(UPGRADE),--upgrade)
+
+bench-model: set-up  ## every inference backend against a naive reference: time, agreement, share of the peak
+	$(RUN)/python benchmarks/model.py $(BENCH_ARGUMENTS)
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes

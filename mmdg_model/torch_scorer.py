@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 import numpy as np
@@ -14,11 +13,12 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("the network needs PyTorch: pip install 'mmdg-live[engine]'", name="torch") from error
 
 from mmdg_model.architectures import Network, build
+from mmdg_model.backends.engine_scorer import assemble_score
 from mmdg_model.checkpoint import Checkpoint
 from mmdg_model.inputs import InputSpecification, prepare
 from mmdg_model.known_answer import KnownAnswer, known_answer_crops
-from mmdg_model.network import LIVE_COLUMN, MODALITIES, NetworkOutput
-from mmdg_model.scorer import CropPlanes, KnownAnswerError, LivenessScore, Purpose, ScoringError
+from mmdg_model.network import NetworkOutput
+from mmdg_model.scorer import CropPlanes, KnownAnswerError, LivenessScore, Purpose
 
 #: Largest accepted deviation from the stored known answer, relative to its largest logit, by computing precision.
 KNOWN_ANSWER_TOLERANCE: dict[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 0.05}
@@ -92,25 +92,15 @@ class TorchScorer:
         prepared = time.perf_counter()
         logits, certainty = self._run(inputs.planes, inputs.present)
         durations_ms = {"prepare": (prepared - started) * 1e3, "forward": (time.perf_counter() - prepared) * 1e3}
-        return [self._score(index, logits[index], certainty[index], inputs.present[index], durations_ms)
-                for index in range(len(crops))]
+        origin = f"{self.model_hash[:12]} in {self._dtype}"
+        return [assemble_score(index, logits[index], certainty[index], inputs.present[index], origin=origin,
+                               model_hash=self.model_hash, durations_ms=durations_ms) for index in range(len(crops))]
 
     def _run(self, planes: NDArray[np.float32], present: NDArray[np.bool_],
              ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with torch.inference_mode():
             output: NetworkOutput = self._network(torch.from_numpy(planes).to(self._dtype), torch.from_numpy(present))
             return output.logits.float().numpy(), output.class_certainty.float().numpy()
-
-    def _score(self, index: int, logits: NDArray[np.float32], certainty: NDArray[np.float32],
-               present: NDArray[np.bool_], durations_ms: dict[str, float]) -> LivenessScore:
-        logit = float(logits[LIVE_COLUMN]) - float(logits[1 - LIVE_COLUMN])
-        modalities = tuple(modality for modality, used in zip(MODALITIES, present, strict=True) if used)
-        uncertainty = {modality: _uncertainty(certainty[MODALITIES.index(modality)]) for modality in modalities}
-        if not all(math.isfinite(value) for value in (logit, *uncertainty.values())):
-            raise ScoringError(f"crop {index}: logits {logits.tolist()}, class-token certainty {certainty.tolist()}; "
-                               f"no score from checkpoint {self.model_hash[:12]} in {self._dtype}")
-        return LivenessScore(logit=logit, probability=_sigmoid(logit), uncertainty=uncertainty, modalities=modalities,
-                             model_hash=self.model_hash, durations_ms=dict(durations_ms))
 
     def _test_known_answer(self) -> None:
         """Also the warm-up: the first pass allocates and picks kernels."""
@@ -124,16 +114,3 @@ class TorchScorer:
                 f"{self._checkpoint.known_answer.logits}; relative deviation {deviation:.3g}, allowed {tolerance:g} in "
                 f"{self._dtype}. The file, this code or this machine's arithmetic differs from when it was made: "
                 "reinstall the matching version, or compute in float32")
-
-
-def _uncertainty(certainty: np.float32) -> float:
-    # Certainty is positive; where float32 has rounded it to 0 the result still stays below 1.
-    return min(1.0 - float(certainty), math.nextafter(1.0, 0.0))
-
-
-def _sigmoid(logit: float) -> float:
-    """1 / (1 + exp(-logit)) without overflow."""
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    odds = math.exp(logit)
-    return odds / (1.0 + odds)

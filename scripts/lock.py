@@ -2,9 +2,10 @@
 
 `python3 scripts/lock.py --sizes` prints what a machine with Python 3.11 downloads, from the index's own file sizes.
 
-The lock holds every package of the product (extras realsense, engine, simulate) and of the development group, with
-hashes of all its files, for Linux x86_64 on Python 3.11 and 3.12; the two resolutions must agree. Left out: torch and
-its GPU packages (see `scripts/set_up.py`), and opencv-contrib-python, whose headless twin is the one `cv2`.
+The lock holds every package of the product (extras realsense, engine, openvino, simulate) and of the development
+group, with hashes of all its files, for Linux x86_64 on Python 3.11 and 3.12; the two resolutions must agree. Left out:
+torch and its GPU packages (see `scripts/set_up.py`), opencv-contrib-python, whose headless twin is the one `cv2`, and
+openvino-telemetry.
 No index address is written: whoever installs brings their own, the hashes decide.
 """
 
@@ -21,8 +22,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from set_up import LOCK, ROOT, SUPPORTED_PYTHON, TORCH_REQUIREMENT
 
-EXTRAS = ("realsense", "engine", "simulate")
+EXTRAS = ("realsense", "engine", "openvino", "simulate")
 LEFT_OUT = re.compile(r"^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
+#: Named by packages that work without them: a second `cv2`, and a reporter of usage over the network.
+NEVER = ("opencv-contrib-python", "openvino-telemetry")
 HEADER = f"""\
 # Made by `make lock` from pyproject.toml; do not edit. Linux x86_64, Python 3.11 and 3.12.
 # Install with --no-deps --require-hashes; {TORCH_REQUIREMENT} comes apart (scripts/set_up.py).
@@ -41,7 +44,7 @@ def blocks(text: str) -> dict[str, str]:
 def compile_lock(uv: str, python: tuple[int, int], folder: Path, output: Path, *options: str) -> None:
     """Run uv once; raises `CalledProcessError` when there is no resolution."""
     overrides, constraints = folder / "overrides.txt", folder / "constraints.txt"
-    overrides.write_text('opencv-contrib-python ; sys_platform == "never"\n', encoding="utf-8")
+    overrides.write_text("".join(f'{name} ; sys_platform == "never"\n' for name in NEVER), encoding="utf-8")
     constraints.write_text(TORCH_REQUIREMENT + "\n", encoding="utf-8")
     subprocess.run([
         uv, "pip", "compile", "--quiet", str(ROOT / "pyproject.toml"), *(f"--extra={name}" for name in EXTRAS),

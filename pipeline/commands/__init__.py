@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.commands import demo, doctor, explain, kiosk, record, sessions, weights
+from pipeline.commands import demo, doctor, explain, export, kiosk, record, sessions, weights
 
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
-    help="Tools around mmdg-live: record and inspect sessions, check this machine, talk to the kiosk socket.",
+    help="Tools around mmdg-live: record and inspect sessions, check this machine, export models, talk to "
+         "the kiosk socket.",
 )
 
 
@@ -17,7 +18,7 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (demo, doctor, explain, kiosk, record, sessions, weights):
+for _command in (demo, doctor, explain, export, kiosk, record, sessions, weights):
     _command.register(app)
 
 

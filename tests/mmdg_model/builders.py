@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from benchmarks.naive_reference import NaiveMmdg
 from mmdg_model.config import ModelConfig
 from mmdg_model.network import build_mmdg
 from mmdg_model.scorer import CropPlanes
@@ -46,3 +47,10 @@ def crop(size=64, seed=0, without=(), **changes):
     }
     absent = {field: None for name in without for field in (name, f"{name}_valid")}
     return CropPlanes(**(planes | absent | changes))
+
+
+def naive_reference(weights, config):
+    """The plain second implementation with these weights; certainty in its limit, so without noise."""
+    return NaiveMmdg(weights, heads=config.heads, depth=config.depth, adapter_heads=config.adapter_heads,
+                     theta=config.cdc_theta, rate=config.uncertainty_rate, dropout=config.uncertainty_dropout,
+                     eps=config.layer_norm_eps, samples=None)
