@@ -209,7 +209,8 @@ def build_runtime_graph(network: nn.Module, *, dtype: torch.dtype = torch.float3
         ValueError: a network in training mode or not float32, or another dtype.
     """
     if not isinstance(network, MMDG):
-        raise ValueError(f"the network is {type(network).__name__}; only MMDG has a runtime graph, backend torch runs it")
+        raise ValueError(f"the network is {type(network).__name__}; only MMDG has a runtime graph, backend torch runs "
+                         "it")
     if network.training:
         raise ValueError("the network is in training mode, which the runtime graph lacks; call network.eval()")
     if network.head.weight.dtype is not torch.float32:

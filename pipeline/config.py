@@ -55,12 +55,19 @@ class HubConfig(_Section, frozen=True, kw_only=True):
 
 
 class InferenceConfig(_Section, frozen=True, kw_only=True):
-    """model: checkpoint (None: the installed default). sha256: refuse any other file. threads: 0 = cores - cameras."""
+    """The network.
+
+    model: checkpoint, or the folder of an exported model (None: the installed checkpoint). sha256: refuse any other.
+    threads: 0 = cores minus cameras. precision: None = float32 for a checkpoint, its own for an exported model;
+    bfloat16 and int8 move scores a little, and thresholds must have been chosen with the arithmetic that runs.
+    """
 
     model: str | None = None
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
     threads: Annotated[int, Meta(ge=0, le=256)] = 0
     workers: Annotated[int, Meta(ge=1, le=8)] = 1
+    backend: Literal["auto", "torch", "cuda", "openvino"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] | None = None
 
 
 class SupervisorConfig(_Section, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmdg_model.scorer import KnownAnswerError, Scorer, ScoringError
 from pipeline import messages
@@ -16,18 +17,27 @@ from pipeline.channels import DEALER, PUSH, Endpoints, Poller, drain, send_now
 from pipeline.messages import BundleHeader, MessageError, Ready, Score
 from pipeline.stage_context import StageContext
 
+if TYPE_CHECKING:
+    from mmdg_model.backends.engine_scorer import EngineScorer
+
 READY_PERIOD_NS = 200_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
-    """model: checkpoint file. expected_sha256: refuse another file. threads: of the network's arithmetic."""
+    """What a worker is started with.
+
+    Attributes:
+        model: checkpoint, or the folder of an exported model. expected_sha256: refuse any other.
+        threads: of the network's arithmetic. backend, precision: see `mmdg_model.backends.make_scorer`; precision None
+            is float32 for a checkpoint, and an exported model's own.
+    """
 
     model: Path
     expected_sha256: str | None = None
     threads: int = 1
-    device: str = "cpu"
-    precision: str = "float32"
+    backend: str = "auto"
+    precision: str | None = None
 
 
 def _failed(header: BundleHeader, scorer: Scorer, worker: str, reason: str) -> Score:
@@ -60,17 +70,19 @@ def score_bundle(scorer: Scorer, frames: Sequence[bytes | memoryview], worker: s
                    "inference_end": time.monotonic_ns()}, quality=header.quality)
 
 
-def load_scorer(settings: InferenceSettings) -> Scorer:
-    """Load, verify, warm up and self-test the network; see `mmdg_model.torch_scorer`."""
-    from mmdg_model.checkpoint import load_checkpoint
-    from mmdg_model.torch_scorer import TorchScorer
+def load_scorer(settings: InferenceSettings) -> EngineScorer:
+    """Load, verify, warm up and self-test the network; see `mmdg_model.backends.make_scorer`."""
+    from mmdg_model.backends import make_scorer
 
-    checkpoint = load_checkpoint(settings.model, expected_hash=settings.expected_sha256)
-    return TorchScorer(checkpoint, threads=settings.threads)
+    precision = settings.precision or ("auto" if settings.model.is_dir() else "float32")
+    return make_scorer(settings.model, backend=settings.backend, precision=precision,
+                       threads=settings.threads, expected_hash=settings.expected_sha256)
 
 
 def run(name: str, endpoints: Endpoints, settings: InferenceSettings) -> None:
     """Serve until asked to stop. Any error of the accelerator ends the process: its state cannot be trusted after."""
+    from mmdg_model.backends import BackendError
+    from mmdg_model.backends.exported_model import ExportedModelError
     from mmdg_model.checkpoint import CheckpointError
 
     context = StageContext(name, endpoints)
@@ -79,7 +91,7 @@ def run(name: str, endpoints: Endpoints, settings: InferenceSettings) -> None:
         context.progress("starting", 0)
         try:
             scorer = load_scorer(settings)
-        except (CheckpointError, KnownAnswerError) as error:
+        except (BackendError, CheckpointError, ExportedModelError, KnownAnswerError) as error:
             context.progress("failed", 0, detail={"error": str(error), "fatal": "model_refused"})
             return
         worker = f"{name}-{os.getpid()}"
@@ -88,7 +100,8 @@ def run(name: str, endpoints: Endpoints, settings: InferenceSettings) -> None:
         decision = context.sockets.open(PUSH, endpoints.scores, bind=False)
         poller = Poller(hub)
         credit, asked_ns = 0, 0
-        identification = {"model_hash": scorer.model_hash, "purpose": scorer.purpose.value, "worker": worker}
+        identification = {"model_hash": scorer.model_hash, "purpose": scorer.purpose.value, "worker": worker,
+                          "arithmetic": str(scorer.description)}
         context.progress("ready", 0, detail=identification)
         while not context.stop_requested:
             now_ns = time.monotonic_ns()

@@ -110,7 +110,8 @@ class Supervisor:
             kiosk_endpoint=settings.kiosk.endpoint, roles=settings.kiosk.roles,
             cameras=tuple(camera.name for camera in settings.cameras), report_scores=self.report_scores)
         inference = InferenceSettings(model=self._model, expected_sha256=settings.inference.sha256,
-                                      threads=worker_threads(settings))
+                                      threads=worker_threads(settings), backend=settings.inference.backend,
+                                      precision=settings.inference.precision)
         plan = [child("decision", "decision", run_decision, decision),
                 child("hub", "hub", run_hub, settings.hub.max_age_ms)]
         plan += [child(f"inference-{i}", "inference", run_inference, inference)

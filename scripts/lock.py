@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from set_up import LOCK, ROOT, SUPPORTED_PYTHON, TORCH_REQUIREMENT
 
-EXTRAS = ("realsense", "engine", "openvino", "simulate")
+EXTRAS = ("realsense", "engine", "openvino", "plusplus", "simulate")
 LEFT_OUT = re.compile(r"^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 #: Named by packages that work without them: a second `cv2`, and a reporter of usage over the network.
 NEVER = ("opencv-contrib-python", "openvino-telemetry")

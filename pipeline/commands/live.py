@@ -40,7 +40,8 @@ def live(
         help="realsense[:SERIAL] | replay:FILE | simulated[:SCENE] | webcam[:INDEX|FILE]. Scenes: bona_fide, print, "
              "screen, mask, nobody, two_people.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration (docs/configuration.md).")] = None,
-    model: Annotated[Path | None, typer.Option(help="Checkpoint (.safetensors). Default: the installed one.")] = None,
+    model: Annotated[Path | None, typer.Option(
+        help="Checkpoint (.safetensors), or folder of `mmdg export`. Default: the installed checkpoint.")] = None,
     kiosk: Annotated[str | None, typer.Option(
         help="Serve kiosks at ipc://PATH (docs/kiosk-protocol.md). Without it a local session is opened for each "
              "person who appears; such a decision can never open anything.")] = None,
@@ -120,7 +121,7 @@ def _checkpoint(option: Path | None, configured: str | None) -> Path:
     """The checkpoint to run. The test checkpoint is made here when it is not there yet (a few seconds)."""
     if option is not None or configured is not None:
         path = option or Path(configured or "")
-        if not path.is_file():
+        if not path.exists():
             raise ValueError(f"no checkpoint at {path}; check --model (or inference.model in the configuration)")
         return path
     from mmdg_model.asset_directory import test_checkpoint_path
