@@ -56,7 +56,7 @@ def run_scene(scene: str, seed: int, model: Path | None) -> SceneOutcome:
         except subprocess.TimeoutExpired:
             return SceneOutcome(scene, None, [], {}, {}, error=f"no decision within {SCENE_WITHIN_S:g} s")
     events = [json.loads(line) for line in finished.stdout.splitlines()]
-    return outcome_of(scene, events, None if finished.returncode == 0 else finished.stderr.strip())
+    return outcome_of(scene, events, None if finished.returncode == 0 else finished.stderr.strip() or "no message")
 
 
 def outcome_of(scene: str, events: Sequence[dict[str, Any]], error: str | None = None) -> SceneOutcome:

@@ -130,37 +130,34 @@ def _checkpoint_scorer(path: Path, backend: Backend, precision: str, threads: in
         raise BackendError(f"backend openvino runs exported models, and {path} is not one: mmdg export {path} OUT "
                            "--backend openvino, then give OUT; backend torch runs the checkpoint as it is")
     _require(Backend.TORCH, "an exported model (mmdg export, on a machine with PyTorch) needs only OpenVINO")
+    from mmdg_model.backends.torch_engine import TorchEngine, cannot_be_captured_because
+    from mmdg_model.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path, expected_hash=expected_hash)
+    uncapturable = cannot_be_captured_because(checkpoint.config)
     cuda = backend_status(Backend.CUDA)
-    if backend is Backend.CUDA and not cuda.runs:
-        raise BackendError(f"backend cuda cannot run: {cuda.reason}; backend torch runs here on the processor")
-    reason = "asked for" if backend is not Backend.AUTO else (
-        cuda.reason if cuda.runs else f"no GPU ({cuda.reason})")
-    backend = (Backend.CUDA if cuda.runs else Backend.TORCH) if backend is Backend.AUTO else backend
+    if backend is Backend.CUDA and (not cuda.runs or uncapturable):
+        why = f"it replays captured graphs, and {uncapturable}" if cuda.runs else cuda.reason
+        raise BackendError(f"backend cuda cannot run: {why}; backend torch runs here on the processor")
+    reason = "asked for"
+    if backend is Backend.AUTO:
+        backend = Backend.CUDA if cuda.runs and not uncapturable else Backend.TORCH
+        reason = uncapturable or cuda.reason if cuda.runs else f"no GPU ({cuda.reason})"
     if precision == "auto":
         precision, why = _best_precision(backend)
         reason += f"; {why}"
     if precision not in PRECISIONS[backend]:
         raise BackendError(f"precision is {precision!r}, backend {backend} has {', '.join(PRECISIONS[backend])}"
                            + ("; int8 needs an exported model: mmdg export" if precision == "int8" else ""))
-    return _torch_scorer(path, backend, precision, threads, expected_hash, _with_warning(reason, precision))
-
-
-def _torch_scorer(path: Path, backend: Backend, precision: str, threads: int, expected_hash: str | None,
-                  reason: str) -> EngineScorer:
-    from mmdg_model.backends.torch_engine import TorchEngine, cannot_be_captured_because
-    from mmdg_model.checkpoint import load_checkpoint
-
-    checkpoint = load_checkpoint(path, expected_hash=expected_hash)
     if backend is Backend.CUDA:
-        if why := cannot_be_captured_because(checkpoint.config):
-            raise BackendError(f"backend cuda replays captured graphs, and {why}; backend torch runs it")
         from mmdg_model.backends.cuda_engine import CudaEngine
 
         engine: CudaEngine | TorchEngine = CudaEngine(checkpoint, precision=precision)
     else:
         engine = TorchEngine(checkpoint, precision=precision, threads=threads)
     description = ScorerDescription(backend=backend, precision=precision, checkpoint_hash=checkpoint.hash,
-                                    threads=0 if backend is Backend.CUDA else threads, reason=reason)
+                                    threads=0 if backend is Backend.CUDA else threads,
+                                    reason=_with_warning(reason, precision))
     return EngineScorer(engine, description=description, model_hash=checkpoint.hash, purpose=checkpoint.purpose,
                         input_spec=checkpoint.input_spec, known_answer=checkpoint.known_answer)
 

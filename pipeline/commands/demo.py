@@ -36,7 +36,7 @@ def demo(
         decision, logits = outcome.decision, [logit for _, logit in outcome.scores]
         spread = f"{min(logits):.2f} .. {max(logits):.2f}" if logits else "-"
         if decision is None:
-            verdicts.add_row(outcome.scene, "[red]failed[/red]", outcome.error, "-", "-", spread)
+            verdicts.add_row(outcome.scene, "[red]failed[/red]", "see below", "-", "-", spread)
         else:
             verdicts.add_row(outcome.scene, decision["verdict"], decision["reason"],
                              f"{decision['time_to_decision_ms'] / 1e3:.2f} s", str(decision["frames_used"]), spread)
@@ -50,6 +50,9 @@ def demo(
         [{"scene": o.scene, "simulated": True, "decision": o.decision, "scores": o.scores,
           "latencies_ms": o.latencies_ms, "drops": o.drops, "error": o.error} for o in outcomes], indent=1) + "\n")
     screen.print(f"contact sheet: {out / 'contact_sheet.png'}   figures: {out / 'report.json'}")
+    for outcome in outcomes:
+        if outcome.error is not None:
+            progress.print(f"{outcome.scene} failed:\n{outcome.error}", style="red", highlight=False, markup=False)
     if any(o.error for o in outcomes):
         raise typer.Exit(1)
 

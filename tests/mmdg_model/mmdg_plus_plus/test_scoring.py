@@ -8,6 +8,8 @@ import safetensors.torch
 import torch
 
 from mmdg_model.architectures import Architecture, architecture_of, build, config_from_dict
+from mmdg_model.backends import make_scorer
+from mmdg_model.backends.openvino_export import ExportError, export_openvino
 from mmdg_model.checkpoint import METADATA_KEY, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from mmdg_model.config import ModelConfig
 from mmdg_model.explain import explain_crops
@@ -112,3 +114,17 @@ def test_architecture_and_configuration_belong_together(config):
     with torch.device("meta"):
         assert build(config).config == config
     assert {architecture_of(ModelConfig()), architecture_of(MMDGPlusPlusConfig())} == set(Architecture)
+
+
+def test_the_backends_serve_it_under_torch(stored):
+    crops = [crop(seed=seed) for seed in range(2)]
+    served = make_scorer(stored, precision="float32")
+    assert served.description.backend == "torch"
+    direct = TorchScorer(load_checkpoint(stored))
+    assert [s.logit for s in served.score(crops)] == pytest.approx([s.logit for s in direct.score(crops)], abs=1e-5)
+
+
+def test_it_cannot_be_exported_and_the_refusal_says_why(stored, tmp_path):
+    with pytest.raises(ExportError, match=r"MMDG\+\+ has no runtime graph"):
+        export_openvino(load_checkpoint(stored), tmp_path / "out", precision="float32")
+    assert not (tmp_path / "out").exists()
