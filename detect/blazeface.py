@@ -112,8 +112,12 @@ def _import_mediapipe() -> tuple[Any, Any, Any]:
 def _native_stderr_silenced() -> Iterator[None]:
     """Point file descriptor 2 at /dev/null: MediaPipe's C++ logs go there past Python, whatever the log level.
 
-    Python's own stderr is flushed first; exceptions still travel. Used only while starting and closing.
+    Python's own stderr is flushed first; exceptions still travel. Used only while starting and closing, and not at
+    all with MMDG_LOG=info or debug.
     """
+    if os.environ.get("MMDG_LOG", "").upper() in ("INFO", "DEBUG"):
+        yield  # a library that aborts says why only on this descriptor
+        return
     sys.stderr.flush()
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -240,7 +240,8 @@ class Supervisor:
             if child.start_at_s is None:
                 last_words = detail.get("detail") or detail.get("error") or health.value
                 self._fail(f"{child.name} ended {child.budget.max_restarts + 1} times within "
-                           f"{child.budget.window_s:g} s; last: {last_words}. Run `mmdg doctor`", ExitCode.FAILED)
+                           f"{child.budget.window_s:g} s; last: {last_words}. Run `mmdg doctor`; MMDG_LOG=info shows "
+                           "more", ExitCode.FAILED)
 
     def _fail(self, error: str, exit_code: ExitCode) -> None:
         """End the run; the first reason is the one that is told."""

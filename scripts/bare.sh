@@ -41,6 +41,8 @@ if [[ ! -e "$root/etc/debian_version" ]]; then
 fi
 mount -t proc proc "$root/proc" || impossible "proc cannot be mounted"
 mount --rbind /dev "$root/dev" || impossible "/dev cannot be bound"
+# Every Linux has it; mediapipe's allocator counts the processors there and aborts without.
+mount -t sysfs -o ro sysfs "$root/sys" || mount --rbind /sys "$root/sys" || impossible "/sys cannot be mounted"
 
 pass_on() {  # a file or folder of this machine, at the same path inside
     if [[ -e "$1" ]]; then
