@@ -21,6 +21,8 @@ def demo(
     from pipeline.demo import NO_WEIGHTS, SCENES, demonstrate, draw_contact_sheet
 
     screen, progress = Console(), Console(stderr=True)
+    if not screen.is_terminal:
+        screen.width = 110  # a log has no edge to wrap at
     screen.print(NO_WEIGHTS, style="yellow")
     outcomes = []
     with progress.status(f"{SCENES[0]} ...") as status:
