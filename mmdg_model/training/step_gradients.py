@@ -111,7 +111,12 @@ def batch_gradients(output: NetworkOutput, *, label_B: Tensor, domain_B: Tensor,
         prototypes: of this epoch, on the output's device.
         trainable: by name, as `trainable.freeze_the_rest` returns them.
         loss_scale: of a gradient scaler; the same for all batches of a step.
+
+    Raises:
+        ValueError: an empty batch, or what `ssp_loss` refuses.
     """
+    if not len(label_B):
+        raise ValueError("the batch holds no sample; its mean loss is no number")
     cross_entropy = F.cross_entropy(output.logits.float() if output.logits.dtype.itemsize < 4 else output.logits,
                                     label_B)
     ssp = ssp_loss(output.class_tokens, domain_B, present_BM, prototypes_MKD=prototypes.values,
@@ -133,11 +138,12 @@ def batch_gradients(output: NetworkOutput, *, label_B: Tensor, domain_B: Tensor,
 
 @dataclass(eq=False)
 class StepGradients:
-    """Sums over the samples of a step. Gradients are `samples` times the batch's mean gradient.
+    """What a step has gathered so far.
 
     Attributes:
-        by_modality, plain: as in `ModalityGradients`; tensors that nothing reached are missing.
-        statistics: sums.
+        by_modality, plain: as in `ModalityGradients`, of the objective's mean over all samples so far; tensors that
+            nothing reached are missing.
+        statistics: sums over the samples.
         trainable: parameters, in the order in which processes exchange their gradients.
         modulated: names of those in `by_modality` as soon as something reaches them.
     """
@@ -151,26 +157,32 @@ class StepGradients:
     @classmethod
     def empty(cls, trainable: Mapping[str, nn.Parameter], config: ObjectiveConfig) -> Self:
         """No sample yet; also what a process contributes whose shard has run out."""
-        device = next(iter(trainable.values())).device
-        by_modality = torch.zeros(len(MODALITIES), dtype=torch.float64, device=device)
-        nothing = StepStatistics(by_modality[0], by_modality[0], by_modality, by_modality, by_modality, by_modality)
+        zeros_M = torch.zeros(len(MODALITIES), dtype=torch.float64, device=next(iter(trainable.values())).device)
+        nothing = StepStatistics(zeros_M[0], zeros_M[0], zeros_M, zeros_M, zeros_M, zeros_M)
         return cls({}, {}, nothing, trainable, modulated_names(trainable, config.regrad))
 
     def add(self, batch: BatchGradients) -> None:
         """Counts a batch, by its number of samples."""
-        samples = float(batch.statistics.samples)
-        for sums, gradients in ((self.by_modality, batch.gradients.by_modality), (self.plain, batch.gradients.plain)):
+        # A running mean, not a sum: the only batch of a step stays what autograd gave, bit for bit.
+        share = float(batch.statistics.samples / (self.statistics.samples + batch.statistics.samples))
+        for means, gradients in ((self.by_modality, batch.gradients.by_modality), (self.plain, batch.gradients.plain)):
+            for name in means.keys() - gradients.keys():
+                means[name] = means[name] * (1.0 - share)
             for name, gradient in gradients.items():
-                sums[name] = sums[name] + samples * gradient if name in sums else samples * gradient
+                mean = means.get(name, 0.0)
+                means[name] = gradient if share == 1.0 else mean + share * (gradient - mean)
         self.statistics = StepStatistics(*(mine + its for mine, its in zip(self.statistics, batch.statistics,
                                                                           strict=True)))
 
     def all_reduce(self, group: distributed.ProcessGroup | None = None) -> None:
-        """Adds up all processes of the group (torch.distributed, initialised): afterwards equal in each, bit for bit.
+        """Joins all processes of the group (torch.distributed, initialised): afterwards equal in each, bit for bit.
 
         Three messages: statistics with what is reached at all, gradients by modality, plain gradients. Processes may
         hold different numbers of samples, none included, and reach different tensors.
         """
+        if distributed.get_world_size(group) == 1:
+            return
+        mine = float(self.statistics.samples)
         reached = [*(name in self.by_modality for name in self.modulated),
                    *(name in self.plain for name in self.trainable)]
         sizes = [value.numel() for value in self.statistics]
@@ -182,8 +194,9 @@ class StepGradients:
             parts, self.statistics, strict=True)))
         anywhere = [count > 0 for count in message[sum(sizes):].tolist()]
         by_modality, plain = anywhere[:len(self.modulated)], anywhere[len(self.modulated):]
-        self._reduce(self.by_modality, list(compress(self.modulated, by_modality)), (len(MODALITIES),), group)
-        self._reduce(self.plain, list(compress(self.trainable, plain)), (), group)
+        weight = mine / max(1.0, float(self.statistics.samples))
+        self._reduce(self.by_modality, list(compress(self.modulated, by_modality)), (len(MODALITIES),), weight, group)
+        self._reduce(self.plain, list(compress(self.trainable, plain)), (), weight, group)
 
     def update(self, config: ObjectiveConfig) -> tuple[dict[str, Tensor], StepRecord]:
         """The step's gradients, modulated, and what to log. A tensor that nothing reaches has none, as in PyTorch.
@@ -199,13 +212,11 @@ class StepGradients:
         ssp_losses, entropies = ((total_M / counts_M).tolist() for total_M in (  # 0 / 0 is NaN: absent
             self.statistics.ssp_loss, self.statistics.ssp_entropy))
         updates, record = modulate(
-            {name: gradient / samples for name, gradient in self.by_modality.items()},
-            {name: parameter_owner(name) for name in self.by_modality},
+            self.by_modality, {name: parameter_owner(name) for name in self.by_modality},
             ssp_losses=ssp_losses, present=(counts_M > 0).tolist(), certainty=self._certainty(config.regrad),
             cases=config.regrad.cases)
         for name, gradient in self.plain.items():
-            mean = gradient / samples
-            updates[name] = updates[name] + mean if name in updates else mean
+            updates[name] = updates[name] + gradient if name in updates else gradient
         return updates, StepRecord(cross_entropy=float(self.statistics.cross_entropy) / samples,
                                    ssp_entropy=tuple(entropies), regrad=record)
 
@@ -221,16 +232,16 @@ class StepGradients:
         certainty: list[float] = torch.where(counts_M > 0, mean_M, 1.0).clamp(0.0, 1.0).tolist()
         return certainty
 
-    def _reduce(self, gradients: dict[str, Tensor], names: list[str], leading: tuple[int, ...],
+    def _reduce(self, gradients: dict[str, Tensor], names: list[str], leading: tuple[int, ...], weight: float,
                 group: distributed.ProcessGroup | None) -> None:
-        """Adds up the named tensors in one message; one that this process did not reach counts as zeros."""
+        """Weighted sum over processes of the named tensors, in one message; one not reached here counts as zeros."""
         if not names:
             return
         for name in names:
             if name not in gradients:
                 parameter = self.trainable[name]
                 gradients[name] = parameter.new_zeros((*leading, *parameter.shape))
-        message = torch.cat([gradients[name].flatten() for name in names])
+        message = torch.cat([gradients[name].flatten() for name in names]) * weight
         distributed.all_reduce(message, group=group)
         parts = message.split_with_sizes([gradients[name].numel() for name in names])
         for name, part in zip(names, parts, strict=True):

@@ -1,4 +1,4 @@
-"""Gradients by modality: they sum to the plain gradient, each is its modality's own, and all owned tensors take part."""
+"""Gradients by modality: they sum to the plain gradient, each is its modality's own, all owned tensors take part."""
 
 from dataclasses import replace
 
@@ -43,7 +43,8 @@ def test_everything_owned_is_modulated_at_the_papers_size():
     assert {str(parameter_owner(name)) for name in modulated} == set(MODALITIES)
     with_shared = modulated_names(names, ReGradConfig(shared=SharedTensors.SYMMETRIC))
     assert set(names) - set(with_shared) == {"head.weight", "head.bias"}
-    assert set(with_shared) - set(modulated) == {name for name in names if name.startswith(("norm.", "blocks.11.block."))}
+    shared = {name for name in names if name.startswith(("norm.", "blocks.11.block."))}
+    assert set(with_shared) - set(modulated) == shared
     assert modulated_names(names, ReGradConfig(cases=ReGradCases.OFF)) == ()
 
 
@@ -149,14 +150,14 @@ def test_off_is_the_baseline_bit_for_bit():
 
 
 def test_unreached_tensors_are_those_of_the_last_blocks():
-    """At the paper's depth 28 / 56 / 56 adapter tensors, 30 / 58 / 58 with the head, get nothing from a modality's loss."""
+    """At the paper's depth a modality's loss leaves out 28 / 56 / 56 adapter tensors, 30 / 58 / 58 with the head."""
     config = replace(SMALL, depth=12)
     network, trainable = training_network(config)
     batch, prototypes = labelled_batch(4, config), fresh_prototypes(network, config)
     parts = split_gradients(network, trainable, batch, prototypes, ReGradConfig(target=ReGradTarget.SSP))
     assert len(parts.by_modality) == 678
-    unreached = [{name for name, gradient in parts.by_modality.items() if ".adapters." in name and not gradient[index].any()}
-                 for index in range(3)]
+    unreached = [{name for name, gradient in parts.by_modality.items()
+                  if ".adapters." in name and not gradient[index].any()} for index in range(3)]
     assert [len(names) for names in unreached] == [28, 56, 56]
     assert {name.split(".")[1] + " " + name.split(".")[3] for name in unreached[1]} == {
         "11 rgb_from_depth", "11 rgb_from_infrared", "11 infrared_from_rgb", "10 infrared_from_rgb"}

@@ -172,7 +172,8 @@ def test_sampled_batches_depend_on_seed_epoch_and_rank_only():
 def test_an_empty_pass_sums_nothing():
     network, _ = training_network()
     sums = sum_class_tokens(network, [], CLASSES, RELEASE, seed=0, epoch=0)
-    assert not sums.counts.any() and sums.sums.shape == (3, 4, 24)
+    assert not sums.counts.any()
+    assert sums.sums.shape == (3, 4, 24)
 
 
 def test_prototypes_survive_a_file_bit_for_bit(tmp_path):
@@ -181,9 +182,9 @@ def test_prototypes_survive_a_file_bit_for_bit(tmp_path):
     tensors, metadata = prototypes.state()
     save_file(tensors, tmp_path / "state.safetensors", metadata | {"other": "kept by the trainer"})
     with safe_open(tmp_path / "state.safetensors", framework="pt") as stored:
-        restored = Prototypes.from_state({key: stored.get_tensor(key) for key in stored.keys()}, stored.metadata(),  # noqa: SIM118
-                                         CLASSES)
-    assert torch.equal(restored.values, prototypes.values) and torch.equal(restored.known, prototypes.known)
+        restored = Prototypes.from_state({key: stored.get_tensor(key) for key in tensors}, stored.metadata(), CLASSES)
+    assert torch.equal(restored.values, prototypes.values)
+    assert torch.equal(restored.known, prototypes.known)
     sums = sums_of(torch.randn(5, 3, 24), ALL_DOMAINS)
     assert torch.equal(sums.prototypes(RELEASE, restored).values, sums.prototypes(RELEASE, prototypes).values)
 

@@ -62,7 +62,7 @@ def naive_update(gradients, owner, fast, certainty):
     return result
 
 
-# Two modalities, gradients in the plane: the slow one is modality 0 with g = (2, 0), the fast one modality 1, U_1 = 0.5.
+# Two modalities, gradients in the plane: the slow one is modality 0 with g = (2, 0), the fast one 1, U_1 = 0.5.
 EQ_5_BY_HAND = [
     # fast gradient, update: slow + 0.5 f(slow, fast)
     pytest.param((1.0, 3.0), (2.5, 0.0), id="unconflicted keeps the parallel part (1, 0)"),
@@ -226,7 +226,8 @@ def test_many_tensors_at_once_equal_each_alone():
         owner = None if OWNERS[name] is None else MODALITIES.index(OWNERS[name])
         alone = update(gradient.flatten(1), owner, fast=1).reshape(gradient.shape[1:]).float()
         torch.testing.assert_close(updates[name], alone, rtol=0, atol=0)
-    assert list(updates) != [] and record.fast is Modality.DEPTH and record.modulated_tensors == len(NAMED)
+    assert record.fast is Modality.DEPTH
+    assert record.modulated_tensors == len(updates) == len(NAMED)
 
 
 def test_the_record_counts_conflicts_and_change():

@@ -75,7 +75,8 @@ def test_prototypes_are_constants():
 def test_permuting_domain_rows_changes_nothing():
     case = random_case()
     order = torch.tensor([2, 0, 3, 1])
-    shuffled = case | {"prototypes_MKD": case["prototypes_MKD"][:, order], "domain_B": order.argsort()[case["domain_B"]]}
+    shuffled = case | {"prototypes_MKD": case["prototypes_MKD"][:, order],
+                       "domain_B": order.argsort()[case["domain_B"]]}
     torch.testing.assert_close(ssp_loss(**shuffled).loss, ssp_loss(**case).loss)
 
 
@@ -100,7 +101,8 @@ def test_an_absent_modality_adds_nothing_whatever_it_holds(content):
     assert torch.equal(loss.loss, clean.loss)
     assert loss.loss[1, 2] == loss.loss[4, 0] == loss.entropy[1, 2] == 0
     loss.loss.sum().backward()
-    assert tokens.grad.isfinite().all() and not tokens.grad[1, 2].any() and not tokens.grad[4, 0].any()
+    assert tokens.grad.isfinite().all()
+    assert not tokens.grad[~case["present_BM"]].any()
 
 
 def test_a_modality_no_sample_has_may_have_no_prototypes():
