@@ -1,7 +1,7 @@
 """U_m for ReGrad from a network whose adapters do without: row "Eq. 4 no, Eq. 5 yes" of the paper's Table 5.
 
-A network built with `uncertainty_estimator = none` says that every class token is certain. Its activations are there all
-the same, and another estimator can read them.
+A network built with `uncertainty_estimator = none` says that every class token is certain. Its activations are there
+all the same, and another estimator can read them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ClassCertainty:
     """
 
     def __init__(self, network: MMDG, uncertainty: TokenUncertainty) -> None:
-        self._attention = network.blocks[-1].block.attention
+        self._attention = network.get_submodule(f"blocks.{len(network.blocks) - 1}.block.attention")
         self._uncertainty = uncertainty
         self._certainty_S: Tensor | None = None
 
