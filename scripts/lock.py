@@ -2,9 +2,9 @@
 
 `python3 scripts/lock.py --sizes` prints what a machine with Python 3.11 downloads, from the index's own file sizes.
 
-The lock holds every package of the product (extras realsense, engine, simulate) and of the development group, with
-hashes of all its files, for Linux x86_64 on Python 3.11 and 3.12; the two resolutions must agree. Left out: torch and
-its GPU packages (see `scripts/set_up.py`), and opencv-contrib-python, whose headless twin is the one `cv2`.
+The lock holds every package of the product (extras realsense, engine, simulate, train) and of the development group,
+with hashes of all its files, for Linux x86_64 on Python 3.11 and 3.12; the two resolutions must agree. Left out: torch
+and its GPU packages (see `scripts/set_up.py`), and opencv-contrib-python, whose headless twin is the one `cv2`.
 No index address is written: whoever installs brings their own, the hashes decide.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from set_up import LOCK, ROOT, SUPPORTED_PYTHON, TORCH_REQUIREMENT
 
-EXTRAS = ("realsense", "engine", "simulate")
+EXTRAS = ("realsense", "engine", "simulate", "train")
 LEFT_OUT = re.compile(r"^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 HEADER = f"""\
 # Made by `make lock` from pyproject.toml; do not edit. Linux x86_64, Python 3.11 and 3.12.

@@ -1,6 +1,6 @@
 """May one say "A beats B"? A paired hierarchical bootstrap over domains, seeds and subjects, or a refusal.
 
-One training run's HTER moves by some 2.7 points with its seed alone, so a comparison of single runs says nothing. At
+One training run's HTER moves by points with its seed alone, so a comparison of single runs says nothing. At
 least five seeds, each trained for both methods, are demanded. Each resample draws target domains, within a domain
 training seeds, and within a domain subjects; A and B always get the same draws.
 """

@@ -282,3 +282,14 @@ def test_what_is_no_evaluation_is_an_error(scores, live, message):
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_equal_distances_are_compared_in_whole_numbers():
+    """3/7 + 2/11 and its mirror 4/7 + 9/11 lie equally far from 1; in floating point the second seems nearer."""
+    live = [9, 9, 9, 5, 1, 1, 1]
+    attacks = [8, 8, *[5] * 7, 0, 0]
+    point = equal_error_point(roc(*labelled(live, attacks)))
+    distances = [abs(3 / 7 + 2 / 11 - 1), abs(4 / 7 + 9 / 11 - 1)]
+    assert distances[0] != distances[1]
+    assert distances[0] == pytest.approx(distances[1], abs=1e-12)
+    assert point.threshold == 8
