@@ -2,7 +2,7 @@
 
 `python3 scripts/lock.py --sizes` prints what a machine with Python 3.11 downloads, from the index's own file sizes.
 
-The lock holds every package of the product (extras realsense, engine, openvino, simulate) and of the development
+The lock holds every package of the product (extras as `EXTRAS`) and of the development
 group, with hashes of all its files, for Linux x86_64 on Python 3.11 and 3.12; the two resolutions must agree. Left out:
 torch and its GPU packages (see `scripts/set_up.py`), opencv-contrib-python, whose headless twin is the one `cv2`, and
 openvino-telemetry.
@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from set_up import LOCK, ROOT, SUPPORTED_PYTHON, TORCH_REQUIREMENT
 
-EXTRAS = ("realsense", "engine", "openvino", "plusplus", "simulate")
+EXTRAS = ("realsense", "engine", "openvino", "plusplus", "simulate", "train")
 LEFT_OUT = re.compile(r"^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
 #: Named by packages that work without them: a second `cv2`, and a reporter of usage over the network.
 NEVER = ("opencv-contrib-python", "openvino-telemetry")

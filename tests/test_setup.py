@@ -46,7 +46,7 @@ def test_the_lock_has_the_headless_opencv_only():
 def test_every_dependency_of_the_project_is_locked_but_torch():
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["project"]["dependencies"], *extras["realsense"], *extras["engine"], *extras["simulate"],
-              *PROJECT["dependency-groups"]["dev"]]
+              *extras["train"], *PROJECT["dependency-groups"]["dev"]]
     names = {normal(re.match(r"[\w.-]+", line).group()) for line in wanted}
     assert names - set(PINS) == {"torch"}
 
