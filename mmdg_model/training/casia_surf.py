@@ -3,8 +3,8 @@
     CASIA-SURF-CROP/{real,fake}_part/{real,fake}_{train,val,test}_part/<subject>/<recording>.rssdk/<sensor>/<frame>.jpg
 
 A recording is `real`, or the number and the letters of an attack: a photo print with the eyes (e), the nose (n) and
-the mouth (m) cut out, held still and flat (s) or bent around the face (b). Faces are cut out on black. The data set's own
-lists call live 0; the benchmark's lists call it 1.
+the mouth (m) cut out, held still and flat (s) or bent around the face (b). Faces are cut out on black.
+The data set's own lists call live 0; the benchmark's lists call it 1.
 """
 
 from __future__ import annotations

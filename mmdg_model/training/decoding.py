@@ -4,8 +4,9 @@ The data sets' depth is 8-bit levels already: checkpoints trained on them have `
 metric unit is lost, so it is NaN here, and a checkpoint that wants metric depth refuses these crops.
 
 Level 0 is taken as "nothing measured there" in every plane: CASIA-SURF and CeFA have black where the face was cut out,
-and `inputs` puts 0 into every pixel that is not valid. So a mask never changes a level. It decides one thing: a depth or
-infrared image that is black all over counts as absent, and so is treated as the checkpoint's specification says.
+and `inputs` puts 0 into every pixel that is not valid, so the mask changes no level of a plane. It decides two things:
+a depth or infrared image that is black all over counts as absent, and is treated as the checkpoint's specification
+says; and infrared descriptors (`grey_hog_plgf`) see where the image ends, as they do in a live crop.
 Images are resized without regard to their sides' ratio, bilinearly, each by itself, as in the authors' line of work.
 """
 
@@ -27,6 +28,9 @@ from mmdg_model.training.padisi import ChannelFileError, read_levels
 from mmdg_model.training.samples import Domain, Sample
 
 Levels = NDArray[np.uint8]
+
+#: The trouble of a colour image without anything in it.
+BLACK = "black all over; no face is visible"
 
 _END_OF_IMAGE, _START_OF_SCAN, _START_OF_IMAGE = b"\xff\xd9", b"\xff\xda", b"\xff\xd8"
 
@@ -79,8 +83,8 @@ def load_sample(sample: Sample, *, image_size: int = 224,
                 on_trouble: Callable[[FileTrouble], None] | None = None) -> CropPlanes:
     """The planes of a sample, resized to `image_size` squared.
 
-    A depth or infrared file that is missing or unreadable leaves its plane absent, and is told to `on_trouble`: the lists
-    name a few files that do not exist.
+    A depth or infrared file that is missing or unreadable leaves its plane absent, and is told to `on_trouble`: the
+    lists name a few files that do not exist.
 
     Args:
         sample: of a list.
@@ -101,7 +105,7 @@ def load_sample(sample: Sample, *, image_size: int = 224,
             planes[modality] = _resized(levels, image_size)
     if not planes[Modality.RGB].any():
         raise SampleError(FileTrouble(path=sample.files[Modality.RGB], modality=Modality.RGB,
-                                      kind=TroubleKind.UNREADABLE, reason="black all over; no face is visible"))
+                                      kind=TroubleKind.UNREADABLE, reason=BLACK))
     return _as_crop(planes)
 
 
@@ -120,7 +124,7 @@ def try_load_sample(sample: Sample, on_trouble: Callable[[FileTrouble], None], *
 
 
 def read_sample_levels(sample: Sample) -> dict[Modality, Levels | FileTrouble]:
-    """Levels of each modality as stored, RGB `[h, w, 3]`, depth and infrared `[h, w]`, or what is wrong with the file."""
+    """Levels as stored, RGB `[h, w, 3]`, depth and infrared `[h, w]`, or what is wrong with the file."""
     if sample.domain is not Domain.PADISI:
         return {modality: read_image(path, modality) for modality, path in sample.files.items()}
     path = sample.files[Modality.RGB]
@@ -174,7 +178,7 @@ def _as_crop(planes: dict[Modality, Levels]) -> CropPlanes:
     colour, depth, infrared = (planes.get(modality) for modality in (Modality.RGB, Modality.DEPTH, Modality.INFRARED))
     assert colour is not None, "load_sample raises without a colour image"
     return CropPlanes(
-        colour=colour, colour_valid=colour.any(axis=2),
+        colour=colour, colour_valid=np.any(colour > 0, axis=2),
         depth=None if depth is None else depth.astype(np.uint16), depth_valid=None if depth is None else depth > 0,
         depth_unit_m=math.nan,
         infrared=infrared, infrared_valid=None if infrared is None else infrared > 0, infrared_bit_depth=8)

@@ -82,9 +82,9 @@ def read_list(path: Path, root: Path, domain: Domain, split: Split, *, metadata:
         padisi_files: of `padisi.find_files`; where None, the root is searched.
 
     Raises:
-        ManifestError: no such list, no text, a line of another form, a path that leaves the data root, or a label that
-            contradicts what the path or the metadata tells. A list with labels the other way round would
-            teach that attacks are live.
+        ManifestError: no such list, no text, a line of another form, a path that leaves the data root, one file with
+            both labels, or a label that contradicts what the path or the metadata tells. A list with labels the other
+            way round would teach that attacks are live.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -95,11 +95,16 @@ def read_list(path: Path, root: Path, domain: Domain, split: Split, *, metadata:
         raise ManifestError(f"list {path} cannot be read: {error}") from error
     if domain is Domain.PADISI and padisi_files is None:
         padisi_files = padisi.find_files(root)
-    samples = []
+    samples: list[Sample] = []
+    labels: dict[str, bool] = {}
     for line, content in enumerate(text.split("\n"), start=1):
         if fields := content.split():
-            samples.append(_sample(fields, root, domain, split, f"{path}, line {line}", line, metadata or {},
-                                   padisi_files or {}))
+            sample = _sample(fields, root, domain, split, f"{path}, line {line}", line, metadata or {},
+                             padisi_files or {})
+            if (label := labels.setdefault(sample.name, sample.bona_fide)) != sample.bona_fide:
+                raise ManifestError(f"{path}, line {line}: {sample.name} is labelled {sample.bona_fide:d} here and "
+                                    f"{label:d} before")
+            samples.append(sample)
     if not samples:
         raise ManifestError(f"list {path} is empty")
     return tuple(samples)

@@ -5,7 +5,8 @@ found, so nothing needs renaming. The names tell neither subject nor attack: bot
 `padisi_USC_FACE_ground_truth.csv` (github.com/vimal-isi-edu/PADISI_USC_Dataset), or stay unknown.
 
 A file holds one entry, `data`: floats `[1, 22, height, width]` in 0..1, of which channels 0-2 are blue, green and red,
-3 is near infrared and 4 is depth. It is read without pickle, and its header is believed only where the bytes bear it out.
+3 is near infrared and 4 is depth. It is read without pickle, and its header is believed only where the bytes bear it
+out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +119,7 @@ def read_levels(path: Path) -> dict[Modality, NDArray[np.uint8]]:
             Modality.DEPTH: levels[4], Modality.INFRARED: levels[3]}
 
 
-def _read_channels(path: Path) -> NDArray[np.floating]:
+def _read_channels(path: Path) -> NDArray[Any]:
     """`[22, height, width]`."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -132,7 +134,7 @@ def _read_channels(path: Path) -> NDArray[np.floating]:
         raise ChannelFileError(f"not a readable .npz archive ({error})") from error
 
 
-def _parse(head: bytes, info: zipfile.ZipInfo, entry: io.BufferedIOBase | zipfile.ZipExtFile) -> NDArray[np.floating]:
+def _parse(head: bytes, info: zipfile.ZipInfo, entry: IO[bytes]) -> NDArray[Any]:
     """Reads on only as far as a header of the one known form, which the archive's own size confirms, allows."""
     stream = io.BytesIO(head)
     try:
@@ -152,5 +154,6 @@ def _parse(head: bytes, info: zipfile.ZipInfo, entry: io.BufferedIOBase | zipfil
     values = head[stream.tell():] + entry.read(info.file_size - len(head) if info.file_size > len(head) else 0)
     if len(values) != num_bytes:
         raise ChannelFileError(f"entry 'data' ends after {len(values)} of {num_bytes} bytes")
-    flat = np.frombuffer(values, dtype=dtype)
-    return flat.reshape(shape, order="F" if fortran_order else "C")[0].astype(dtype.newbyteorder("="))
+    flat: NDArray[Any] = np.frombuffer(values, dtype=dtype)
+    channels: NDArray[Any] = flat.reshape(shape, order="F" if fortran_order else "C")[0]
+    return channels.astype(dtype.newbyteorder("="))

@@ -4,9 +4,9 @@ Protocol 1: three data sets train, the fourth is the target. Protocol 2: the net
 checkpoints, tested once more with depth, infrared or both withheld from every sample. Protocol 3: two data sets train,
 the other two are the targets and are judged as one pool: one ROC, one threshold.
 
-Nothing here is drawn at random. Training reads the train lists, and tests read the test lists. The authors' line of work
-leaves the validation lists unused; those of the *sources* are free for choosing an epoch and a threshold without a
-look at the target.
+Nothing here is drawn at random. Training reads the train lists, and tests read the test lists. The authors' line of
+work leaves the validation lists unused; those of the *sources* are free for choosing an epoch and a threshold without
+a look at the target.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def protocol_2_means(measured: Mapping[Evaluation, float]) -> dict[Scenario, flo
     """Protocol 2's row of the table: per scenario, one measure averaged over the four sub-protocols.
 
     Args:
-        measured: of every evaluation of Protocol 1 and 2 (the complete scenario tells which checkpoint was Protocol 1's).
+        measured: of every evaluation of Protocol 1 and 2; the complete scenario tells which checkpoint Protocol 1 had.
 
     Raises:
         ProtocolError: an evaluation is missing, there are two of one kind, a value is not finite, or a checkpoint was

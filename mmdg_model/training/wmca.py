@@ -2,8 +2,8 @@
 
     WMCA-Image/R_CDIT/<client>_<session>_<presenter>_<type>_<instrument>/<sensor>/<frame>.jpg
 
-The client is whom the presented face belongs to (a mannequin has a number of its own), the presenter who wore or held the
-instrument; the subject here is the client. Type and instrument name one object; the species are those of the data
+The client is whom the presented face belongs to (a mannequin has a number of its own), the presenter who wore or held
+the instrument; the subject here is the client. Type and instrument name one object. The species are those of the data
 set's paper (George et al., "Biometric Face Presentation Attack Detection with Multi-Channel Convolutional Neural
 Network", IEEE TIFS 2020), whose counts of videos per species come out of this table.
 """
