@@ -64,7 +64,10 @@ class SampleError(ValueError):
 
 
 class TroubleLog:
-    """Keeps each file's trouble once, however many epochs met it, so that a run can go on and still report it."""
+    """Keeps each file's trouble once, however many epochs met it, so that a run can go on and still report it.
+
+    It lives in one process: a loader's worker processes must send their troubles home with the samples.
+    """
 
     def __init__(self) -> None:
         self._troubles: dict[tuple[Path, Modality], FileTrouble] = {}

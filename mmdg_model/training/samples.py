@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Sample:
     species: str
     subject: str
     recording: str
-    files: Mapping[Modality, Path]
+    files: Mapping[Modality, Path] = field(hash=False)
 
 
 def deduplicated(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:

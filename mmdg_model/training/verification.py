@@ -48,7 +48,8 @@ class ListReport:
         species: lines of each kind of attack, `bona_fide` and `unknown`.
         num_subjects: distinct known subjects.
         unknown_subjects: lines whose subject is not known.
-        troubles: files that are missing or unreadable, each once; empty as well when files were not looked at.
+        troubles: files that are missing or unreadable, each once (of P, as its colour's); empty as well when files were
+            not looked at.
     """
 
     list_name: str
@@ -193,7 +194,9 @@ def _batches(items: list[tuple[tuple[Domain, str], Sample]]) -> Iterator[list[tu
 
 def _look_at(sample: Sample) -> tuple[tuple[FileTrouble, ...], bytes | None]:
     levels = read_sample_levels(sample)
-    troubles = tuple(each for each in levels.values() if isinstance(each, FileTrouble))
+    found = [each for each in levels.values() if isinstance(each, FileTrouble)]
+    # A bad file of P is in trouble three times: keep colour's, which comes first.
+    troubles = tuple({each.path: each for each in reversed(found)}.values())
     colour = levels[Modality.RGB]
     if isinstance(colour, FileTrouble):
         return troubles, None

@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mmdg_model.scorer import Modality
 from mmdg_model.training import casia_surf, cefa, padisi, wmca
@@ -111,6 +113,20 @@ def test_duplicates_stay_in_the_list_and_go_when_asked(tmp_path):
 def test_refused_lists(tmp_path, text, complaint):
     with pytest.raises(ManifestError, match=complaint):
         read_text(tmp_path, text)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.sampled_from(f"01 \t\n\r./\\:é\0{chr(0xFEFF)}ab"), max_size=60),
+       domain=st.sampled_from(Domain))
+def test_any_text_is_a_list_or_refused_by_its_place(tmp_path, text, domain):
+    try:
+        samples = read_text(tmp_path, text, domain, padisi_files={})
+    except ManifestError as refusal:
+        samples, told = (), str(refusal)
+    else:
+        told = str(tmp_path / "list.txt")
+    assert str(tmp_path / "list.txt") in told
+    assert all(path.is_relative_to(tmp_path) for sample in samples for path in sample.files.values())
 
 
 def test_a_list_that_is_not_there(tmp_path):
