@@ -1,0 +1,187 @@
+"""The benchmark's protocols as data: which lists train, which test, and which inputs are withheld.
+
+Protocol 1: three data sets train, the fourth is the target. Protocol 2: the networks of Protocol 1, the very same
+checkpoints, tested once more with depth, infrared or both withheld from every sample. Protocol 3: two data sets train,
+the other two are the targets and are judged as one pool: one ROC, one threshold.
+
+Nothing here is drawn at random. Training reads the train lists, and tests read the test lists. The authors' line of
+work leaves the validation lists unused; those of the *sources* are free for choosing an epoch and a threshold without
+a look at the target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from mmdg_model.scorer import CropPlanes, Modality
+from mmdg_model.training.manifests import COUNTS, Manifests
+from mmdg_model.training.samples import Domain, ListCounts, Sample, Split
+
+
+class ProtocolError(ValueError):
+    """A protocol is unknown, or results do not belong together as it demands; the message names what."""
+
+
+class Scenario(StrEnum):
+    """Which inputs a test withholds."""
+
+    COMPLETE = "complete"
+    MISSING_DEPTH = "missing_depth"
+    MISSING_INFRARED = "missing_infrared"
+    MISSING_DEPTH_AND_INFRARED = "missing_depth_and_infrared"
+
+
+#: What each scenario withholds.
+WITHHELD: Mapping[Scenario, frozenset[Modality]] = MappingProxyType({
+    Scenario.COMPLETE: frozenset(),
+    Scenario.MISSING_DEPTH: frozenset({Modality.DEPTH}),
+    Scenario.MISSING_INFRARED: frozenset({Modality.INFRARED}),
+    Scenario.MISSING_DEPTH_AND_INFRARED: frozenset({Modality.DEPTH, Modality.INFRARED}),
+})
+
+#: Protocol 2's scenarios, in the order of the paper's Table 2.
+PROTOCOL_2 = (Scenario.MISSING_DEPTH, Scenario.MISSING_INFRARED, Scenario.MISSING_DEPTH_AND_INFRARED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubProtocol:
+    """One training: the data sets that train, and those that it is tested on.
+
+    Attributes:
+        number: 1 or 3, of the paper.
+        sources: their train lists are pooled for training, their validation lists for honest choices.
+        targets: their test lists, pooled.
+    """
+
+    number: int
+    sources: tuple[Domain, ...]
+    targets: tuple[Domain, ...]
+
+    @property
+    def name(self) -> str:
+        """`CPS_W` of the paper's CPS→W."""
+        return f"{''.join(self.sources)}_{''.join(self.targets)}"
+
+    def training_samples(self, manifests: Manifests) -> tuple[Sample, ...]:
+        """What trains: the sources' train lists, duplicates included."""
+        return _pooled(manifests, self.sources, Split.TRAIN)
+
+    def selection_samples(self, manifests: Manifests) -> tuple[Sample, ...]:
+        """What may choose an epoch and a threshold: the sources' validation lists; never a target's."""
+        return _pooled(manifests, self.sources, Split.VALIDATION)
+
+    def test_samples(self, manifests: Manifests) -> tuple[Sample, ...]:
+        """What is tested, as one pool whatever the number of targets: one ROC over all of it."""
+        return _pooled(manifests, self.targets, Split.TEST)
+
+    def training_counts(self) -> ListCounts:
+        """Of the public lists."""
+        return _summed(COUNTS[domain, Split.TRAIN] for domain in self.sources)
+
+    def test_counts(self) -> ListCounts:
+        """Of the public lists, pooled."""
+        return _summed(COUNTS[domain, Split.TEST] for domain in self.targets)
+
+
+def _sub_protocol(number: int, sources: str, targets: str) -> SubProtocol:
+    return SubProtocol(number=number, sources=tuple(map(Domain, sources)), targets=tuple(map(Domain, targets)))
+
+
+PROTOCOL_1 = (_sub_protocol(1, "CPS", "W"), _sub_protocol(1, "CPW", "S"), _sub_protocol(1, "CSW", "P"),
+              _sub_protocol(1, "PSW", "C"))
+PROTOCOL_3 = (_sub_protocol(3, "CW", "PS"), _sub_protocol(3, "PS", "CW"))
+
+#: Every training of the benchmark, by name.
+SUB_PROTOCOLS: Mapping[str, SubProtocol] = MappingProxyType({each.name: each for each in PROTOCOL_1 + PROTOCOL_3})
+
+
+def sub_protocol(name: str) -> SubProtocol:
+    """By name, such as `CPS_W`.
+
+    Raises:
+        ProtocolError: no such name; lists those there are.
+    """
+    try:
+        return SUB_PROTOCOLS[name]
+    except KeyError:
+        raise ProtocolError(f"no protocol {name!r}; there are {', '.join(SUB_PROTOCOLS)}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One test of one checkpoint."""
+
+    sub_protocol: SubProtocol
+    scenario: Scenario
+    model_hash: str
+
+    @property
+    def number(self) -> int:
+        """Of the protocol whose table it belongs to: 1, 2 or 3."""
+        return self.sub_protocol.number if self.scenario is Scenario.COMPLETE else 2
+
+
+def evaluations(trained: SubProtocol, model_hash: str) -> tuple[Evaluation, ...]:
+    """Every test that a checkpoint takes: the complete one, and after Protocol 1's training those of Protocol 2."""
+    scenarios = (Scenario.COMPLETE, *(PROTOCOL_2 if trained.number == 1 else ()))
+    return tuple(Evaluation(sub_protocol=trained, scenario=each, model_hash=model_hash) for each in scenarios)
+
+
+def withhold(crop: CropPlanes, scenario: Scenario) -> CropPlanes:
+    """The crop without the planes that a scenario withholds, from every sample alike.
+
+    How a network is told of an absent plane is its checkpoint's business (`InputSpecification.absence`).
+    """
+    withheld = WITHHELD[scenario]
+    without_depth = replace(crop, depth=None, depth_valid=None) if Modality.DEPTH in withheld else crop
+    if Modality.INFRARED not in withheld:
+        return without_depth
+    return replace(without_depth, infrared=None, infrared_valid=None)
+
+
+def protocol_2_means(measured: Mapping[Evaluation, float]) -> dict[Scenario, float]:
+    """Protocol 2's row of the table: per scenario, one measure averaged over the four sub-protocols.
+
+    Args:
+        measured: of every evaluation of Protocol 1 and 2; the complete scenario tells which checkpoint Protocol 1 had.
+
+    Raises:
+        ProtocolError: an evaluation is missing, there are two of one kind, a value is not finite, or a checkpoint was
+            not the one that Protocol 1 tested.
+    """
+    cells: dict[tuple[str, Scenario], Evaluation] = {}
+    for evaluation, value in measured.items():
+        cell = (evaluation.sub_protocol.name, evaluation.scenario)
+        if cell in cells:
+            raise ProtocolError(f"{cell[0]} has two results of {cell[1]}, of the checkpoints {cells[cell].model_hash} "
+                                f"and {evaluation.model_hash}; Protocol 2 tests one again")
+        if not math.isfinite(value):
+            raise ProtocolError(f"{cell[0]}, {cell[1]}: {value} is no result")
+        cells[cell] = evaluation
+    for each in PROTOCOL_1:
+        for scenario in (Scenario.COMPLETE, *PROTOCOL_2):
+            if (each.name, scenario) not in cells:
+                raise ProtocolError(f"{each.name} has no result of {scenario}")
+            tested = cells[each.name, scenario].model_hash
+            if tested != (original := cells[each.name, Scenario.COMPLETE].model_hash):
+                raise ProtocolError(f"{each.name}, {scenario}: checkpoint {tested}, but Protocol 1 tested {original}; "
+                                    "Protocol 2 tests the same one again")
+    return {scenario: sum(measured[cells[each.name, scenario]] for each in PROTOCOL_1) / len(PROTOCOL_1)
+            for scenario in PROTOCOL_2}
+
+
+def _pooled(manifests: Manifests, domains: tuple[Domain, ...], split: Split) -> tuple[Sample, ...]:
+    for domain in domains:
+        if (domain, split) not in manifests:
+            raise ProtocolError(f"list {domain}-{split} was not read; the protocol needs it")
+    return tuple(sample for domain in domains for sample in manifests[domain, split])
+
+
+def _summed(counts: Iterable[ListCounts]) -> ListCounts:
+    kept = tuple(counts)
+    return ListCounts(lines=sum(each.lines for each in kept), live=sum(each.live for each in kept),
+                      spoof=sum(each.spoof for each in kept), duplicates=sum(each.duplicates for each in kept))
