@@ -104,6 +104,11 @@ class InputSpecification:
     absence: AbsenceEncoding = AbsenceEncoding.FLAG
 
     def __post_init__(self) -> None:
+        for name, kind in (("depth_encoding", DepthEncoding), ("infrared_encoding", InfraredEncoding),
+                           ("absence", AbsenceEncoding)):
+            # A plain string would compare unequal by identity and silently mean another encoding.
+            if not isinstance(getattr(self, name), kind):
+                raise SpecificationError(f"inputs.{name} is {getattr(self, name)!r}, expected a {kind.__name__}")
         if not 1 <= self.image_size <= LARGEST_IMAGE_SIZE:
             raise SpecificationError(f"inputs.image_size is {self.image_size!r}, expected 1 to {LARGEST_IMAGE_SIZE}")
         if self.infrared_encoding is InfraredEncoding.GREY_HOG_PLGF and self.image_size % CELL_PIXELS:

@@ -68,7 +68,8 @@ LIBRARIES = (
     Library("mcap", "mcap"), Library("zstandard", "zstandard"), Library("cryptography", "cryptography"),
     Library("torch", "torch", "engine"), Library("safetensors", "safetensors", "engine"),
     Library("mediapipe", "mediapipe", "engine"), Library("pyrealsense2", "pyrealsense2", "realsense"),
-    Library("embreex", "embreex", "simulate"),
+    Library("embreex", "embreex", "simulate"), Library("openvino", "openvino", "openvino"),
+    Library("pyarrow", "pyarrow", "train"),
 )
 
 #: (library, Debian package, what needs it)

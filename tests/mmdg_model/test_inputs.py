@@ -190,3 +190,10 @@ def test_specification_round_trip():
 def test_impossible_specifications_are_refused(changes, quoted):
     with pytest.raises(SpecificationError, match=quoted):
         InputSpecification.from_dict(SPEC.to_dict() | changes)
+
+
+@pytest.mark.parametrize("choice", [{"depth_encoding": "identity_8bit"}, {"infrared_encoding": "grey"},
+                                    {"absence": "flag"}])
+def test_a_choice_in_plain_words_is_refused_instead_of_meaning_another(choice):
+    with pytest.raises(SpecificationError, match=next(iter(choice))):
+        InputSpecification(**choice)
