@@ -23,6 +23,18 @@ if [[ -z "${MMDG_BARE_INSIDE:-}" ]]; then
     MMDG_BARE_INSIDE=1 exec unshare --mount --propagation private -- "$0" "$@"
 fi
 
+mounts_below_root() { awk -v root="$root/" 'index($2, root) == 1 {print $2}' /proc/mounts | sort -r; }
+remove_root() {
+    # A folder of this machine that is still mounted below would be emptied with the chroot: --one-file-system does
+    # not see a bind mount of the same file system. So nothing is removed while anything is mounted.
+    mounts_below_root | xargs -r umount || true
+    if [[ -n "$(mounts_below_root)" ]]; then
+        step "left as it is, something is still mounted below: $root"
+        return
+    fi
+    rm -rf --one-file-system "$root"
+}
+
 suite=${DEBIAN_SUITE:-bookworm}
 if [[ $# -gt 0 ]]; then
     root=$(realpath -m "$1")
@@ -30,8 +42,7 @@ else
     root=$(mktemp -d /var/tmp/mmdg-bare.XXXXXX)
     chmod 755 "$root"  # it becomes / of a user without rights
     # --one-file-system: never through a mount, should one be left.
-    trap 'awk -v root="$root/" "index(\$2, root) == 1 {print \$2}" /proc/mounts | sort -r | xargs -r umount -l || true
-          rm -rf --one-file-system "$root"' EXIT
+    trap remove_root EXIT
 fi
 if [[ ! -e "$root/etc/debian_version" ]]; then
     step "debootstrap --variant=minbase $suite"
@@ -63,6 +74,7 @@ for folder in ${PIP_FIND_LINKS:-}; do
     if [[ -d "$folder" ]]; then
         mkdir -p "$root$folder"
         mount --bind "$folder" "$root$folder"
+        mount -o remount,bind,ro "$root$folder"  # whatever goes wrong here, that folder stays as it is
     fi
 done
 apt-config dump | grep -E '^Acquire::(http|https)::' >"$root/etc/apt/apt.conf.d/90passed-on" || true
