@@ -127,7 +127,7 @@ def make_environment(environment: Path, torch_index: str) -> None:
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
     # --no-deps: mediapipe names opencv-contrib-python, which wants X11 and GL and would overwrite the cv2 of
     # opencv-contrib-python-headless; the lock is complete without it.
-    run("installing the lock (about 0.3 GB to download the first time)",
+    run("installing the lock (about 0.4 GB to download the first time)",
         [*pip, "--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(LOCK)])
     if (installed_version(python, "torch") or "").split("+")[0] != TORCH_REQUIREMENT.partition("==")[2]:
         constraints = environment / "lock-constraints.txt"
