@@ -98,16 +98,19 @@ def test_a_killed_process_ends_the_session_undecided_and_the_next_session_works(
         assert (decision.verdict, decision.reason) == ("undecided", "cancelled")
 
 
-def test_a_hung_worker_is_noticed_by_its_silence_and_replaced(folder: Path) -> None:
+@pytest.mark.parametrize(("victim", "reasons"), [("inference-0", {"engine_error"}),
+                                                 ("camera-door", {"stream_stale", "device_lost"})])
+def test_a_hung_process_is_noticed_by_its_silence_and_replaced(folder: Path, victim: str, reasons: set[str]) -> None:
     """SIGSTOP: alive for the operating system, connected for ZeroMQ, and yet it shows no progress."""
     with live_run("--config", str(configuration(folder))) as run, connected(folder) as client:
         session = begun(client)
         scored(run)
-        os.kill(run.pid_of("inference-0"), signal.SIGSTOP)
+        os.kill(run.pid_of(victim), signal.SIGSTOP)
         decision = client.wait_decision(session)
         assert decision is not None
-        assert (decision.verdict, decision.reason) == ("undecided", "engine_error")
-        run.wait_for(lambda r: r.starts_of("inference-0") > 1)
+        assert decision.verdict == "undecided"
+        assert decision.reason in reasons
+        run.wait_for(lambda r: r.starts_of(victim) > 1)
         assert begun(client).session_id != session.session_id
 
 
