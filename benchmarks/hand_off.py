@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import multiprocessing.synchronize
 import os
+import shutil
 import time
 
 import numpy as np
@@ -78,7 +79,8 @@ def age_ms(frames: list[bytes], now_ns: int, stamp: str = "arrival") -> float:
 def measure_credit(seconds: float, work_s: float) -> tuple[list[float], list[float]]:
     """Ages at the worker, and one-way times (sent to received) through the real hub process."""
     spawn = multiprocessing.get_context("spawn")
-    endpoints = Endpoints(str(make_runtime_dir()))
+    folder = make_runtime_dir()
+    endpoints = Endpoints(str(folder))
     started = spawn.Event()
     hub = spawn.Process(target=run_hub, args=("hub", endpoints, 250.0), daemon=True)
     camera = spawn.Process(target=produce, args=(DEALER, endpoints.bundles, seconds, 2, started), daemon=True)
@@ -103,13 +105,15 @@ def measure_credit(seconds: float, work_s: float) -> tuple[list[float], list[flo
                 credit, asked_s = credit + 1, 0.0
         hub.terminate()
         hub.join()
+    shutil.rmtree(folder)
     return ages, one_way
 
 
 def measure_queue(kind: int, seconds: float, high_water_mark: int | None) -> list[float]:
     """The same camera and worker over PUB/SUB or PUSH/PULL."""
     spawn = multiprocessing.get_context("spawn")
-    endpoint = f"ipc://{make_runtime_dir()}/queue"
+    folder = make_runtime_dir()
+    endpoint = f"ipc://{folder}/queue"
     started = spawn.Event()
     camera = spawn.Process(target=produce, args=(kind, endpoint, seconds, high_water_mark, started), daemon=True)
     ages = []
@@ -126,6 +130,8 @@ def measure_queue(kind: int, seconds: float, high_water_mark: int | None) -> lis
             for frames in drain(socket, limit=1):
                 ages.append(age_ms(frames, time.monotonic_ns()))
                 time.sleep(WORK_S)
+    camera.join()
+    shutil.rmtree(folder)
     return ages
 
 

@@ -32,11 +32,10 @@ from pipeline.bundle import pack, quality_on_the_wire
 from pipeline.channels import DEALER, Endpoints, Poller, Socket, drain, send_now
 from pipeline.config import CameraConfig, CropConfig, DetectionConfig
 from pipeline.messages import CameraEnded, MessageError, Observation, ObservationAck, ObservedFace
+from pipeline.policy import Policy
 from pipeline.stage_context import StageContext
 
 READ_TIMEOUT_S = 0.2
-#: As `Policy.stall_frame_periods`.
-STALL_FRAME_PERIODS = 4.5
 #: In lock-step a camera waits for the score of each set; a crashed worker is answered by the decision process before.
 ACKNOWLEDGED_WITHIN_S = 60.0
 
@@ -75,7 +74,7 @@ class CameraStep:
         # A track may pause as long as a stream may stall: below that, a busy machine would break every track.
         period_ms = 1e3 / description.frame_rate
         self.finder = FaceFinder(detector, tracking=TrackerSettings(
-            lost_after_ms=max(TrackerSettings().lost_after_ms, STALL_FRAME_PERIODS * period_ms)))
+            lost_after_ms=max(TrackerSettings().lost_after_ms, Policy().stall_frame_periods * period_ms)))
         self.aligner = FaceAligner(description.rig, crop)
         self._subject: int | None = None
 

@@ -11,7 +11,6 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -208,10 +207,3 @@ class Poller:
     def wait(self, timeout_ms: float) -> set[Socket]:
         """The sockets with something to read, after at most `timeout_ms`."""
         return {socket for socket, _ in self._poller.poll(max(0, int(timeout_ms)))}
-
-
-@contextmanager
-def sockets() -> Iterator[Sockets]:
-    """`Sockets` as a context manager."""
-    with Sockets() as opened:
-        yield opened
