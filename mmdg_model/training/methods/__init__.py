@@ -1,0 +1,1 @@
+"""Training methods: one file and one registry row each, all behind `contract.Method`."""
