@@ -1,6 +1,6 @@
 """The network on an NVIDIA GPU: captured graphs for a few batch sizes, bfloat16 or float16, pinned copies.
 
-Not yet run on hardware (docs/backends.md). Every CUDA error leaves the device's state unknown: the caller must end the
+Measured on an H100 (docs/backends.md). Every CUDA error leaves the device's state unknown: the caller must end the
 process, as the inference worker does.
 """
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from mmdg_model.backends.openvino_export import convert, export_openvino
 from mmdg_model.test_checkpoint import make_test_checkpoint
 from tests.mmdg_model.backends.builders import varied_crops
 from tests.mmdg_model.builders import MICRO
@@ -25,6 +24,8 @@ def checkpoint(checkpoint_path):
 @pytest.fixture(scope="session")
 def exports(checkpoint, tmp_path_factory):
     """Directory of the exported model by precision."""
+    from mmdg_model.backends.openvino_export import convert, export_openvino
+
     folder = tmp_path_factory.mktemp("exports")
     model = convert(checkpoint)
     for precision in ("float32", "bfloat16", "int8"):

@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from mmdg_model.backends import make_scorer
+from mmdg_model.backends import Backend, backend_status, make_scorer
 from mmdg_model.inputs import prepare
 from mmdg_model.scorer import Modality
 from tests.mmdg_model.backends.builders import varied_crops
 from tests.mmdg_model.builders import crop, naive_reference
 
 #: Largest logit difference over the logits' standard deviation, by precision.
-CLOSENESS = {"float32": 1e-4, "bfloat16": 0.15, "int8": 0.15}
-BACKENDS = [("torch", "float32"), ("torch", "bfloat16"),
-            ("openvino", "float32"), ("openvino", "bfloat16"), ("openvino", "int8")]
+CLOSENESS = {"float32": 1e-4, "float16": 0.05, "bfloat16": 0.15, "int8": 0.15}
+BACKENDS = [("torch", "float32"), ("torch", "bfloat16")]
+if backend_status(Backend.OPENVINO).runs:
+    BACKENDS += [("openvino", "float32"), ("openvino", "bfloat16"), ("openvino", "int8")]
+if backend_status(Backend.CUDA).runs:
+    BACKENDS += [("cuda", "float32"), ("cuda", "bfloat16"), ("cuda", "float16")]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +36,9 @@ def exact(checkpoint, crops):
 
 
 @pytest.fixture(scope="module", params=BACKENDS, ids=" ".join)
-def scorer(request, checkpoint_path, exports):
+def scorer(request, checkpoint_path):
     backend, precision = request.param
-    path = exports[precision] if backend == "openvino" else checkpoint_path
+    path = request.getfixturevalue("exports")[precision] if backend == "openvino" else checkpoint_path
     return make_scorer(path, backend=backend, precision=precision)
 
 
