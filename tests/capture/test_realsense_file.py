@@ -272,7 +272,7 @@ def test_a_stream_that_lost_images_ends_as_corrupt(damaged):
 def left_over():
     """Child processes of ours; multiprocessing's resource tracker and fork server, which other tests start, are not."""
     return [c for c in psutil.Process().children()
-            if not {"multiprocessing.resource_tracker", "multiprocessing.forkserver"} & set(" ".join(c.cmdline()).split())]
+            if not any(name in " ".join(c.cmdline()) for name in ("resource_tracker", "multiprocessing.forkserver"))]
 
 
 def child(program):
