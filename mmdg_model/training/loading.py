@@ -172,8 +172,8 @@ class ListedData:
 
     def clean_batches(self) -> Iterator[TrainingBatch]:
         """See `RunData.clean_batches`; lines that the lists repeat are repeated."""
-        own = self._own(self.training_samples)
-        requests = self._requests([self.training_samples[row] for row in own])
+        requests = [BatchRequest(tuple(SampleRequest(self.training_samples[row]) for row in rows))
+                    for rows in self._batched(self._own(self.training_samples))]
         for request, loaded in zip(requests, self._loader.run(requests), strict=True):
             if loaded.kept:
                 yield self._training_batch(request, loaded)
@@ -192,16 +192,15 @@ class ListedData:
 
     def _scoring(self, split: Split, samples: Sequence[Sample], scenario: Scenario) -> Iterator[ScoringBatch]:
         unscored = self._unscored[split]
-        rows = [row for row in self._own(samples) if row not in unscored]
-        requests = self._requests([samples[row] for row in rows], scenario)
-        place = 0
-        for request, loaded in zip(requests, self._loader.run(requests), strict=True):
-            batch_rows = rows[place:place + len(request.samples)]
-            place += len(batch_rows)
-            # Once out, always out: tables of two epochs must hold the same rows, whatever a file server does.
-            unscored.update(row for number, row in enumerate(batch_rows) if number not in loaded.kept)
+        # Once out, always out: tables of two epochs must hold the same rows, whatever a file server does. The others
+        # stay in the batches that they were in, so that their scores do not even move in the last bit.
+        batches = [rows for batch in self._batched(self._own(samples))
+                   if (rows := [row for row in batch if row not in unscored])]
+        requests = [BatchRequest(tuple(SampleRequest(samples[row]) for row in rows), scenario) for rows in batches]
+        for rows, loaded in zip(batches, self._loader.run(requests), strict=True):
+            unscored.update(row for number, row in enumerate(rows) if number not in loaded.kept)
             if loaded.kept:
-                kept = [batch_rows[number] for number in loaded.kept]
+                kept = [rows[number] for number in loaded.kept]
                 yield ScoringBatch(inputs=PreparedInputs(loaded.planes.numpy(), loaded.present.numpy()),
                                    samples=[samples[row] for row in kept], rows=np.array(kept, dtype=np.int64))
 
@@ -219,9 +218,8 @@ class ListedData:
     def _own(self, samples: Sequence[Sample]) -> range:
         return share(len(samples), self._rank, self._world_size)
 
-    def _requests(self, samples: Sequence[Sample], scenario: Scenario = Scenario.COMPLETE) -> list[BatchRequest]:
-        return [BatchRequest(tuple(map(SampleRequest, samples[start:start + self._pass_batch_size])), scenario)
-                for start in range(0, len(samples), self._pass_batch_size)]
+    def _batched(self, rows: range) -> list[range]:
+        return [rows[start:start + self._pass_batch_size] for start in range(0, len(rows), self._pass_batch_size)]
 
     def _training_batch(self, request: BatchRequest, loaded: LoadedBatch) -> TrainingBatch:
         samples = [request.samples[number].sample for number in loaded.kept]
