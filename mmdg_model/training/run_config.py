@@ -192,6 +192,7 @@ class MachineConfig:
         accelerator: `auto`, `cpu` or `cuda`. devices: processes on this machine, one a device. nodes: machines.
         workers: loader processes of each process; 0 loads in the process itself.
         threads: of torch in each process; 0 leaves torch's own choice.
+        cache_mib: mebibytes of decoded samples that each process keeps; 0 decodes anew in every epoch.
     """
 
     root: Path
@@ -203,6 +204,7 @@ class MachineConfig:
     nodes: int = 1
     workers: int = 0
     threads: int = 0
+    cache_mib: int = 0
 
 
 def from_plain(values: object, *, base: RunConfig | None = None) -> RunConfig:
