@@ -77,8 +77,7 @@ def test_it_learns_eight_samples_by_heart_whatever_their_labels(name, flipped):
     for update in range(18):
         if update % 9 == 0:
             found.start_epoch(update // 9, lambda: [batch])
-        scalars = found.update([batch])
-    assert scalars["loss/cross_entropy"] < 0.1
+        found.update([batch])
     assert area_under_curve(found.score(batch.planes, batch.present), true_label) == (0.0 if flipped else 1.0)
 
 
@@ -157,16 +156,12 @@ def test_going_on_from_a_saved_state_equals_never_having_stopped(name):
     """Adam, dropout, two parts an update, a stop within an epoch; states through safetensors' bytes."""
     parts = [rows(samples(dropped=DROPPED), slice(0, 5)), rows(samples(), slice(5, 8))]
 
-    def go_on(found, first_update):
-        log = [found.start_epoch(0, lambda: [samples(3)])]
-        for update in range(first_update, 4):
-            log.append(found.update(parts))
-            if update == 2:
-                log.append(found.start_epoch(1, lambda: [samples(3)]))
-        return log
+    def go_on(found, unrelated_seed):
+        torch.manual_seed(unrelated_seed)  # what was drawn elsewhere meanwhile must not matter
+        return [found.update(parts), found.start_epoch(1, lambda: [samples(3)]), found.update(parts)]
 
     straight = method(name)
-    straight.start_epoch(0, lambda: [samples(3)])
+    begun_log = straight.start_epoch(0, lambda: [samples(3)])
     for _ in range(2):
         straight.update(parts)
     tensors, metadata = straight.state()
@@ -178,10 +173,8 @@ def test_going_on_from_a_saved_state_equals_never_having_stopped(name):
         optimiser.load_state_dict(torch.utils._pytree.tree_map(
             lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, optimiser_states[key]))
     resumed.load_state(safetensors.torch.load(stored[1]), stored[2])
-    torch.manual_seed(99)  # what was drawn elsewhere meanwhile must not matter
-    resumed_log = go_on(resumed, 2)
-    straight_log = go_on(straight, 2)
-    assert str(resumed_log) == str(straight_log)  # NaN equals NaN here
+    assert resumed.start_epoch(0, lambda: [samples(3)]) == begun_log  # the epoch goes on, it does not begin anew
+    assert str(go_on(resumed, 98)) == str(go_on(straight, 99))  # NaN equals NaN here
     assert_same_weights(weights(resumed), weights(straight))
     assert_same_weights(resumed.state()[0], straight.state()[0])
     assert resumed.state()[1] == straight.state()[1]

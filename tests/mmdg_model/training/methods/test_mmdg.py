@@ -63,6 +63,14 @@ def test_the_whole_objective_with_everything_off_equals_cross_entropy_alone_bit_
         assert torch.equal(value, whole.network.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("name", ["mmdg", "u_adapter", "vit_early", "vit_late", "vit_late_regrad"])
+def test_the_logged_cross_entropy_is_that_of_the_batch(name):
+    found, batch = precise(name), double(samples(dropped=DROPPED))
+    found.start_epoch(0, lambda: [double(samples(1))])
+    expected = float(F.cross_entropy(found.logits(batch.planes, batch.present), batch.label).detach())
+    assert found.update([batch])["loss/cross_entropy"] == pytest.approx(expected)
+
+
 def test_without_ssp_and_regrad_no_clean_sample_is_read():
     found = method("u_adapter")
     assert isinstance(found, CrossEntropyMethod)
