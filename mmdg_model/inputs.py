@@ -167,8 +167,9 @@ def prepare(crops: list[CropPlanes], specification: InputSpecification) -> Prepa
 
 
 def crop_levels(crop: CropPlanes, specification: InputSpecification) -> tuple[Levels, Levels | None, Levels | None]:
-    """The 8-bit levels that `prepare` normalises: colour `[S, S, 3]`, depth `[S, S]`, and infrared `[S, S]` (`[3, S, S]`
-    with descriptors); depth or infrared is None where it is absent.
+    """The 8-bit levels that `prepare` normalises: colour `[S, S, 3]`, depth `[S, S]` and infrared `[S, S]`.
+
+    Infrared is `[3, S, S]` with descriptors. Depth or infrared is None where it is absent.
 
     Whoever writes crops as images writes these, so that read back as `identity_8bit` they are what a live crop is.
 

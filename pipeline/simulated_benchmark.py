@@ -166,8 +166,8 @@ def _mark(root: Path, plan: BenchmarkPlan, counts: dict[str, Any], identities: d
                 f"{root} holds a simulated tree of another specification ({before.get('program')}, seed "
                 f"{before.get('seed')}, size {before.get('size')}); name a new folder, or ask for the same again")
     elif root.exists() and any(root.iterdir()):
-        raise SimulationError(f"{root} is not empty and bears no {MARK}; name a new folder, so that simulated and other "
-                              "data never mix")
+        raise SimulationError(f"{root} is not empty and bears no {MARK}; name a new folder, so that simulated and "
+                              "other data never mix")
     content = {
         "simulated": True, "program": program(), "seed": plan.seed, "size": plan.size,
         "specification_sha256": plan.specification_sha256, "inputs": plan.inputs.to_dict(),
@@ -203,9 +203,9 @@ class _Worker:
                     "distance_m": observation.quality.distance_m, "depth_fill": observation.quality.depth_fill,
                     "yaw_deg": observation.quality.yaw_deg, "pitch_deg": observation.quality.pitch_deg}})
         session = recording.session
-        content = {"simulated": True, "scene": recording.scene, "species": recording.species, "person": recording.person,
-                   "subject": recording.subject, "camera": session.camera.serial, "place": session.place,
-                   "distance_m": session.distance_m, "bytes": num_bytes, "instants": instants}
+        content = {"simulated": True, "scene": recording.scene, "species": recording.species,
+                   "person": recording.person, "subject": recording.subject, "camera": session.camera.serial,
+                   "place": session.place, "distance_m": session.distance_m, "bytes": num_bytes, "instants": instants}
         write_whole(_record_path(self.root, recording.key), json.dumps(content).encode())
         return recording.key
 
@@ -270,14 +270,14 @@ def _finish(root: Path, plan: BenchmarkPlan) -> BenchmarkOutcome:
     outcome = BenchmarkOutcome()
     identities: dict[str, dict[str, list[int]]] = defaultdict(dict)
     missed_of: dict[str, Any] = {}
-    shown: dict[str, dict[str, str]] = defaultdict(dict)
+    shown: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     padisi_rows = ["trial_id,ground_truth,participant_id"]
     for (domain, split), recordings in plan.recordings.items():
         samples: list[tuple[Sequence[str], bool]] = []
         rendered, missed = Counter[str](), Counter[str]()
         for recording in recordings:
             content = json.loads(_record_path(root, recording.key).read_text(encoding="utf-8"))
-            shown[domain][recording.species] = recording.scene
+            shown[domain][recording.species].add(recording.scene)
             outcome.bytes += content["bytes"]
             for instant in content["instants"]:
                 rendered[recording.species] += 1
@@ -302,5 +302,7 @@ def _finish(root: Path, plan: BenchmarkPlan) -> BenchmarkOutcome:
                                           for species in rendered}
     if any(domain is Domain.PADISI for domain, _ in plan.recordings):
         write_whole(root / "lists" / PADISI_TABLE, ("\n".join(padisi_rows) + "\n").encode())
-    _mark(root, plan, outcome.lists, identities, {"non_response": missed_of, "species": shown})
+    _mark(root, plan, outcome.lists, identities, {"non_response": missed_of, "species": {
+        domain: {species: sorted(scenes) for species, scenes in of_domain.items()}
+        for domain, of_domain in shown.items()}})
     return outcome

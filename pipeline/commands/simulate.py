@@ -25,9 +25,9 @@ def _group() -> None:
 
 
 def benchmark_command(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="data root of the simulated tree: a new folder, or one that "
-                                                            "the same command began")],
-    size: Annotated[str, typer.Option(help="tiny (186 samples), small (2,000), medium (10,000), large (as many as the "
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="data root of the simulated tree: a new folder, or one "
+                                                            "that the same command began")],
+    size: Annotated[str, typer.Option(help="tiny (120 samples), small (2,000), medium (10,000), large (as many as the "
                                            "public lists), or a number")] = "small",
     seed: Annotated[int, typer.Option(min=0, help="another seed shows other people")] = 0,
     domains: Annotated[str, typer.Option(help="letters of the simulated domains to make")] = "CPSW",
@@ -37,9 +37,11 @@ def benchmark_command(
 ) -> None:
     """Render four simulated domains as CASIA-SURF, CeFA, WMCA and PADISI-Face trees with lists, for `mmdg train`.
 
-    Run it again to go on after an interruption. Exit codes: 0 complete, 1 failed (the reason is printed), 2 wrong usage.
+    Run it again to go on after an interruption.
+
+    Exit codes: 0 complete, 1 failed (the reason is printed), 2 wrong usage.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from capture.camera import CameraError
     from detect.faces import DetectorError
@@ -57,10 +59,10 @@ def benchmark_command(
         plan = plan_benchmark(size, seed=seed, image_size=image_size, domains=[Domain(each) for each in domains])
         recordings = sum(map(len, plan.recordings.values()))
         console.print(f"simulated benchmark: {plan.frames} frames of {recordings} recordings, about "
-                      f"{plan.megabytes:.0f} MB, about {plan.minutes(jobs):.0f} min with {jobs} processes", highlight=False)
-        with Progress(TextColumn("recordings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                      TimeRemainingColumn(), console=console, transient=True,
-                      disable=not console.is_terminal) as progress:
+                      f"{plan.megabytes:.0f} MB, about {plan.minutes(jobs):.0f} min with {jobs} processes on cores of "
+                      "their own", highlight=False, soft_wrap=True)
+        with Progress(TextColumn("recordings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                      console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("recordings", total=recordings)
             outcome = make_benchmark(out, plan, jobs=jobs, on_progress=lambda done, total: progress.update(
                 task, completed=done, total=total))
@@ -70,8 +72,9 @@ def benchmark_command(
         raise typer.Exit(1) from error
     missed = {scene: {"frames": count, "missed": outcome.missed[scene]} for scene, count in outcome.rendered.items()}
     if as_json:
-        sys.stdout.write(json.dumps({"simulated": True, "root": str(out), "lists": outcome.lists, "non_response": missed,
-                                     "bytes": outcome.bytes, "contact_sheet": str(sheet)}) + "\n")
+        sys.stdout.write(json.dumps({"simulated": True, "root": str(out), "lists": outcome.lists,
+                                     "non_response": missed, "bytes": outcome.bytes,
+                                     "contact_sheet": str(sheet)}) + "\n")
         return
     lines = [f"{name}: {each['lines']} simulated samples, {each['live']} live, {each['spoof']} spoof"
              for name, each in outcome.lists.items()]

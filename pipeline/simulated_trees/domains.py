@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 
+from mmdg_model.training.casia_surf import SPECIES as SURF_SPECIES
 from mmdg_model.training.manifests import COUNTS
 from mmdg_model.training.samples import Domain, Split
 
@@ -51,18 +52,19 @@ class CameraSpecification:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeciesSpecification:
-    """One kind of attack of a data set, and the simulated scene that stands for it.
+    """One kind of attack of a data set, and the simulated scenes that show it.
 
     Attributes:
         species: the data set's name of it (`mmdg_model.training.casia_surf` and so on).
-        scenes: scenes that can stand for it, the most fitting first; the first that the simulator has is rendered. A
-            species of which it has none is left out.
+        scenes: attacks made the same way; those that the simulator has are taken in turn.
+        stand_in: what is rendered when it has none of them. Without that as well, the species is left out.
         share: of the domain's attacks, relative to its other species.
         splits: lists that have it.
     """
 
     species: str
     scenes: tuple[str, ...]
+    stand_in: str | None = None
     share: float = 1.0
     splits: tuple[Split, ...] = tuple(Split)
 
@@ -106,9 +108,6 @@ class DomainSpecification:
     species: tuple[SpeciesSpecification, ...]
 
 
-_PRINT = ("flat_print", "print")
-_BENT = ("bent_print", "print")
-_REPLAY = ("tablet_replay", "screen")
 _TEST_ONLY = (Split.TEST,)
 
 DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
@@ -119,13 +118,10 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
                  CameraSpecification(serial="SIM-SURF-B", colour_focal_px=612.0, infrared_focal_px=478.0,
                                      disparity_px=0.08, full_well=5000.0, colour_gains=(0.99, 1.0, 1.01))),
         key_light=(0.45, 0.70), ambient_light=(0.30, 0.45), room_infrared=(0.02, 0.08), wall_m=(1.4, 2.6),
-        infrared_exposure=(0.90, 1.10), face_scale=1.3, background_removed=True, jpeg_quality=92, frames=3,
+        infrared_exposure=(0.75, 0.95), face_scale=1.3, background_removed=True, jpeg_quality=92, frames=3,
         frame_gap_s=(1.0, 3.3), live_sessions=1,
-        species=tuple(SpeciesSpecification(species=name, scenes=(f"cut_print_{parts}", *plain)) for name, parts, plain in (
-            ("flat_print_eyes_cut", "eyes", _PRINT), ("bent_print_eyes_cut", "eyes_bent", _BENT),
-            ("flat_print_eyes_nose_cut", "eyes_nose", _PRINT), ("bent_print_eyes_nose_cut", "eyes_nose_bent", _BENT),
-            ("flat_print_eyes_nose_mouth_cut", "eyes_nose_mouth", _PRINT),
-            ("bent_print_eyes_nose_mouth_cut", "eyes_nose_mouth_bent", _BENT)))),
+        species=tuple(SpeciesSpecification(species=name, scenes=(name,), stand_in="print")
+                      for name in SURF_SPECIES.values())),
     DomainSpecification(
         domain=Domain.CEFA, places=8, distance_m=(0.45, 0.95), aside_m=0.08,
         cameras=(CameraSpecification(serial="SIM-CEFA-A", colour_focal_px=640.0, infrared_focal_px=480.0,
@@ -135,11 +131,12 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
                                      disparity_px=0.11, full_well=3500.0, read_codes=1.2, blur_px=0.8,
                                      colour_gains=(1.03, 1.0, 0.94))),
         key_light=(0.20, 0.85), ambient_light=(0.25, 0.50), room_infrared=(0.02, 0.30), wall_m=(1.5, 3.0),
-        infrared_exposure=(0.80, 1.15), face_scale=1.6, background_removed=True, jpeg_quality=80, frames=3,
+        infrared_exposure=(0.65, 0.95), face_scale=1.6, background_removed=True, jpeg_quality=80, frames=3,
         frame_gap_s=(0.5, 1.2), live_sessions=1,
-        species=(SpeciesSpecification(species="cloth_print", scenes=("cloth_print", *_BENT), share=1200),
-                 SpeciesSpecification(species="screen_replay", scenes=_REPLAY, share=600),
-                 SpeciesSpecification(species="printed_3d_mask", scenes=("rigid_mask", "mask"), share=880,
+        species=(SpeciesSpecification(species="cloth_print", scenes=("cloth_print",), stand_in="print", share=1200),
+                 SpeciesSpecification(species="screen_replay", scenes=("tablet_replay", "tablet_video_replay"),
+                                      stand_in="screen", share=600),
+                 SpeciesSpecification(species="printed_3d_mask", scenes=("rigid_mask",), stand_in="mask", share=880,
                                       splits=_TEST_ONLY),
                  SpeciesSpecification(species="silicone_mask", scenes=("silicone_mask",), share=90,
                                       splits=_TEST_ONLY))),
@@ -152,15 +149,19 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
                                      disparity_px=0.07, full_well=9000.0, read_codes=0.7, blur_px=0.5,
                                      colour_gains=(0.98, 1.0, 1.04))),
         key_light=(0.10, 0.75), ambient_light=(0.25, 0.60), room_infrared=(0.0, 0.15), wall_m=(1.2, 3.0),
-        infrared_exposure=(0.95, 1.25), face_scale=1.3, background_removed=False, jpeg_quality=95, frames=3,
+        infrared_exposure=(0.65, 0.85), face_scale=1.3, background_removed=False, jpeg_quality=95, frames=3,
         frame_gap_s=(0.4, 1.0), live_sessions=4,
-        species=(SpeciesSpecification(species="print", scenes=_PRINT, share=200),
-                 SpeciesSpecification(species="replay", scenes=_REPLAY, share=348),
-                 SpeciesSpecification(species="fake_head", scenes=("mannequin",), share=122),
-                 SpeciesSpecification(species="rigid_mask", scenes=("rigid_mask", "mask"), share=137),
+        species=(SpeciesSpecification(species="print", share=200, stand_in="print",
+                                      scenes=("flat_print", "rolled_print", "glossy_print", "dye_print")),
+                 SpeciesSpecification(species="replay", share=348, stand_in="screen",
+                                      scenes=("phone_replay", "tablet_replay", "tablet_video_replay",
+                                              "monitor_replay", "matte_display_replay")),
+                 SpeciesSpecification(species="fake_head", scenes=("mannequin_head",), share=122),
+                 SpeciesSpecification(species="rigid_mask", scenes=("rigid_mask", "transparent_mask"), stand_in="mask",
+                                      share=137),
                  SpeciesSpecification(species="flexible_mask", scenes=("silicone_mask",), share=379),
                  SpeciesSpecification(species="paper_mask", scenes=("paper_mask",), share=71),
-                 SpeciesSpecification(species="glasses", scenes=("printed_glasses",), share=75))),
+                 SpeciesSpecification(species="glasses", scenes=("printed_eye_glasses", "paper_glasses"), share=75))),
     DomainSpecification(
         domain=Domain.PADISI, places=4, distance_m=(0.50, 0.68), aside_m=0.02,
         cameras=(CameraSpecification(serial="SIM-PADISI-A", colour_focal_px=690.0, infrared_focal_px=430.0,
@@ -172,23 +173,33 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
         key_light=(0.50, 0.60), ambient_light=(0.50, 0.62), room_infrared=(0.0, 0.04), wall_m=(1.5, 2.0),
         infrared_exposure=(0.75, 1.0), face_scale=1.5, background_removed=False, jpeg_quality=None, frames=1,
         frame_gap_s=(0.5, 1.0), live_sessions=3,
-        species=(SpeciesSpecification(species="funny_eyes", scenes=("printed_glasses",), share=140),
-                 SpeciesSpecification(species="paper", scenes=_PRINT, share=56),
-                 SpeciesSpecification(species="mannequin", scenes=("mannequin",), share=71),
-                 SpeciesSpecification(species="half_mask", scenes=("half_mask", "mask"), share=27),
+        species=(SpeciesSpecification(species="funny_eyes", scenes=("printed_eye_glasses",), share=140),
+                 SpeciesSpecification(species="paper", scenes=("face_cut_print", "flat_print_eyes_cut"),
+                                      stand_in="print", share=56),
+                 SpeciesSpecification(species="mannequin", scenes=("mannequin_head",), share=71),
+                 SpeciesSpecification(species="half_mask", scenes=("half_mask",), stand_in="mask", share=27),
+                 SpeciesSpecification(species="transparent_mask", scenes=("transparent_mask",), share=232),
+                 SpeciesSpecification(species="makeup", scenes=("heavy_make_up",), share=206),
                  SpeciesSpecification(species="silicone_mask", scenes=("silicone_mask",), share=33),
-                 SpeciesSpecification(species="paper_glasses", scenes=("printed_glasses",), share=66))),
+                 SpeciesSpecification(species="paper_glasses", scenes=("paper_glasses",), share=66),
+                 SpeciesSpecification(species="tattoo", scenes=("face_tattoo",), share=93))),
 )}
 
 
-def rendered_species(specification: DomainSpecification, split: Split, scenes: Collection[str]) -> dict[str, str]:
-    """Species -> scene, of those that the split has and that one of `scenes` can stand for.
+def rendered_species(specification: DomainSpecification, split: Split,
+                     scenes: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Species -> the scenes that show it, of those that the split has and that `scenes` allow.
 
     Raises:
         SimulationError: no species is left.
     """
-    found = {each.species: next(scene for scene in each.scenes if scene in scenes) for each in specification.species
-             if split in each.splits and any(scene in scenes for scene in each.scenes)}
+    found = {}
+    for each in specification.species:
+        shown = tuple(scene for scene in each.scenes if scene in scenes)
+        if not shown and each.stand_in in scenes and each.stand_in is not None:
+            shown = (each.stand_in,)
+        if shown and split in each.splits:
+            found[each.species] = shown
     if not found:
         raise SimulationError(f"{specification.domain}-{split}: none of its attacks can be rendered with the scenes "
                               f"{', '.join(scenes)}; add a scene to `pipeline.simulated_trees.domains`")
@@ -196,27 +207,27 @@ def rendered_species(specification: DomainSpecification, split: Split, scenes: C
 
 
 #: Samples of all lists together, by the name of a size. `large`: as many as the public lists.
-SIZES = {"tiny": 186, "small": 2_000, "medium": 10_000, "large": sum(each.lines for each in COUNTS.values())}
+SIZES = {"tiny": 120, "small": 2_000, "medium": 10_000, "large": sum(each.lines for each in COUNTS.values())}
 
 
 def list_sizes(size: str) -> dict[tuple[Domain, Split], int]:
     """Samples of each list to aim at: with the square root of the public lists' sizes, so that a small benchmark's
-    short lists still say something; never more than the public list has. `tiny` is even: 18 of each, 8 of P's.
+    short lists still say something; never more than the public list has. `tiny` is even: 12 of each, 4 of P's.
 
     Args:
         size: a name of `SIZES`, or a number of samples in all.
 
     Raises:
-        SimulationError: neither, or fewer than 186.
+        SimulationError: neither, or fewer than 120.
     """
     if size == "tiny":
-        return {key: 8 if key[0] is Domain.PADISI else 18 for key in COUNTS}
+        return {key: 4 if key[0] is Domain.PADISI else 12 for key in COUNTS}
     if not size.isdecimal() and size not in SIZES:
         raise SimulationError(f"size is {size!r}, expected {', '.join(SIZES)} or a number of samples in all")
     total = int(size) if size.isdecimal() else SIZES[size]
     if total < SIZES["tiny"]:
         raise SimulationError(f"size is {total} samples, expected at least {SIZES['tiny']} over the twelve lists")
-    sizes = {key: 0 for key in COUNTS}
+    sizes = dict.fromkeys(COUNTS, 0)
     rest, open_lists = min(total, SIZES["large"]), set(COUNTS)
     while open_lists:
         weight = sum(math.sqrt(COUNTS[key].lines) for key in open_lists)

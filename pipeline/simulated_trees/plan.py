@@ -120,7 +120,8 @@ def person_number(seed: int, domain: Domain, split: Split, index: int) -> int:
     return (seed * len(Domain) * len(Split) + place) * MOST_PERSONS + index
 
 
-def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: Collection[str]) -> tuple[Recording, ...]:
+def plan_list(domain: Domain, split: Split, samples: int, *, seed: int,
+              scenes: Collection[str]) -> tuple[Recording, ...]:
     """The recordings of one list: bona fide first, as in the public lists, in their ratio of labels.
 
     Every person is recorded live, and is the one depicted in attacks wherever there are as many attacks as persons.
@@ -148,8 +149,8 @@ def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: 
         take = used[index, kind]  # of this person's recordings of this kind
         used[index, kind] += 1
         session = take if attack < 0 else attack // num_persons
-        planned.append(_recording(specification, split, index, kind, BONA_FIDE if attack < 0 else shown[kind], take,
-                                  session, order, seed))
+        scene = BONA_FIDE if attack < 0 else shown[kind][(index + take) % len(shown[kind])]
+        planned.append(_recording(specification, split, index, kind, scene, take, session, order, seed))
     return tuple(planned)
 
 
@@ -164,8 +165,8 @@ def _recording(specification: DomainSpecification, split: Split, index: int, spe
                      noise_seed=keyed("noise", seed, domain, split, person, species, take))
 
 
-def _species_sequence(specification: DomainSpecification, split: Split, shown: dict[str, str], attacks: int, persons: int,
-                      seed: int) -> list[str]:
+def _species_sequence(specification: DomainSpecification, split: Split, shown: Collection[str], attacks: int,
+                      persons: int, seed: int) -> list[str]:
     """The species of each attack, in their shares; person i has the attacks i, i + persons, ..."""
     shares = {each.species: each.share for each in specification.species if each.species in shown}
     names = list(shares)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from align.crop import CropSettings
-from capture.camera import Camera, Pace
+from capture.camera import Pace
 from capture.frames import FrameSet, StreamKind
 from capture.rig import Rig
 from capture.simulated.camera import SimulatedCamera
@@ -95,7 +94,7 @@ def presented_scene(recording: Recording) -> Scene:
         nominal_distance_m=session.distance_m * session.infrared_exposure)
 
 
-def recording_camera(recording: Recording, *, frames: int) -> Camera:
+def recording_camera(recording: Recording, *, frames: int) -> SimulatedCamera:
     """The simulated camera of one recording, in lock-step, with as many instants as the recording may take."""
     camera, session = recording.session.camera, recording.session
     noise = SensorNoise(disparity_px=camera.disparity_px, full_well=camera.full_well, read_codes=camera.read_codes,
@@ -125,8 +124,7 @@ def record(recording: Recording, detector: Detector, inputs: InputSpecification)
     settings = CropSettings(size=size, face_scale=specification.face_scale)
     found = 0
     with recording_camera(recording, frames=specification.frames) as camera:
-        description = camera.describe()  # type: ignore[attr-defined]
-        step = CameraStep("simulated", description, detector, settings, lockstep=True)
+        step = CameraStep("simulated", camera.describe(), detector, settings, lockstep=True)
         for index in range(specification.frames + EXTRA_INSTANTS):
             frame_set = white_balanced(camera.read(1.0), recording.session.camera.colour_gains)
             result = step.step(frame_set, {})
@@ -175,5 +173,5 @@ def _cut_to_channel_file(levels: SampleLevels) -> SampleLevels:
     height, width = CHANNEL_FILE_SHAPE
     left = (height - width) // 2
     columns = slice(left, left + width)
-    return SampleLevels(colour=cast("Levels", levels.colour[:, columns]), depth=cast("Levels", levels.depth[:, columns]),
-                        infrared=cast("Levels", levels.infrared[:, columns]))
+    return SampleLevels(colour=levels.colour[:, columns], depth=levels.depth[:, columns],
+                        infrared=levels.infrared[:, columns])
