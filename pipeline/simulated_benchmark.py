@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from detect.faces import Detector
+from detect.model_assets import find_face_model
 from mmdg_model.inputs import InputSpecification
 from mmdg_model.training.manifests import COUNTS, list_path
 from mmdg_model.training.samples import Domain, Split
@@ -252,6 +253,7 @@ def _film_all(root: Path, recordings: Sequence[Recording], inputs: InputSpecific
             for recording in recordings:
                 yield worker.film(recording)
         return
+    find_face_model()  # says here, once, what is missing, instead of in every worker
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker,
                              initargs=(root, inputs)) as pool:
         futures = [pool.submit(_film_here, recording) for recording in recordings]

@@ -111,7 +111,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Every list agrees with the expected one, every file could be read, and nothing is shared that was not known."""
+        """Every list is as expected, every file could be read, and nothing is shared that was not known."""
         return (all(report.agrees and not report.troubles for report in self.lists)
                 and not any(len(each.names) > each.expected or each.subjects or each.same_pictures
                             for each in self.overlaps))
