@@ -85,7 +85,8 @@ class DomainSpecification:
         face_scale: side of the crop over the side of the face box.
         background_removed: black where depth says background, and outside an oval around the face.
         jpeg_quality: of the three images; None for lossless channel files.
-        frames: of one recording. frame_gap_s: seconds between them.
+        frames: of one recording. frame_gap_s: seconds between them. liveliness: how far people and instruments turn and
+            nod, as a share of what the simulator's scenes do by default.
         live_sessions: bona fide recordings of one person. species: the attacks.
     """
 
@@ -104,6 +105,7 @@ class DomainSpecification:
     jpeg_quality: int | None
     frames: int
     frame_gap_s: Range
+    liveliness: Range
     live_sessions: int
     species: tuple[SpeciesSpecification, ...]
 
@@ -119,7 +121,7 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
                                      disparity_px=0.08, full_well=5000.0, colour_gains=(0.99, 1.0, 1.01))),
         key_light=(0.45, 0.70), ambient_light=(0.30, 0.45), room_infrared=(0.02, 0.08), wall_m=(1.4, 2.6),
         infrared_exposure=(0.75, 0.95), face_scale=1.3, background_removed=True, jpeg_quality=92, frames=3,
-        frame_gap_s=(1.0, 3.3), live_sessions=1,
+        frame_gap_s=(1.0, 3.3), liveliness=(0.4, 0.8), live_sessions=1,
         species=tuple(SpeciesSpecification(species=name, scenes=(name,), stand_in="print")
                       for name in SURF_SPECIES.values())),
     DomainSpecification(
@@ -132,7 +134,7 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
                                      colour_gains=(1.03, 1.0, 0.94))),
         key_light=(0.20, 0.85), ambient_light=(0.25, 0.50), room_infrared=(0.02, 0.30), wall_m=(1.5, 3.0),
         infrared_exposure=(0.65, 0.95), face_scale=1.6, background_removed=True, jpeg_quality=80, frames=3,
-        frame_gap_s=(0.5, 1.2), live_sessions=1,
+        frame_gap_s=(0.5, 1.2), liveliness=(0.4, 0.9), live_sessions=1,
         species=(SpeciesSpecification(species="cloth_print", scenes=("cloth_print",), stand_in="print", share=1200),
                  SpeciesSpecification(species="screen_replay", scenes=("tablet_replay", "tablet_video_replay"),
                                       stand_in="screen", share=600),
@@ -150,7 +152,7 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
                                      colour_gains=(0.98, 1.0, 1.04))),
         key_light=(0.10, 0.75), ambient_light=(0.25, 0.60), room_infrared=(0.0, 0.15), wall_m=(1.2, 3.0),
         infrared_exposure=(0.65, 0.85), face_scale=1.3, background_removed=False, jpeg_quality=95, frames=3,
-        frame_gap_s=(0.4, 1.0), live_sessions=4,
+        frame_gap_s=(0.4, 1.0), liveliness=(0.3, 0.5), live_sessions=4,
         species=(SpeciesSpecification(species="print", share=200, stand_in="print",
                                       scenes=("flat_print", "rolled_print", "glossy_print", "dye_print")),
                  SpeciesSpecification(species="replay", share=348, stand_in="screen",
@@ -172,7 +174,7 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
                                      colour_gains=(0.97, 0.97, 1.0))),
         key_light=(0.50, 0.60), ambient_light=(0.50, 0.62), room_infrared=(0.0, 0.04), wall_m=(1.5, 2.0),
         infrared_exposure=(0.75, 1.0), face_scale=1.5, background_removed=False, jpeg_quality=None, frames=1,
-        frame_gap_s=(0.5, 1.0), live_sessions=3,
+        frame_gap_s=(0.5, 1.0), liveliness=(0.3, 0.5), live_sessions=3,
         species=(SpeciesSpecification(species="funny_eyes", scenes=("printed_eye_glasses",), share=140),
                  SpeciesSpecification(species="paper", scenes=("face_cut_print", "flat_print_eyes_cut"),
                                       stand_in="print", share=56),

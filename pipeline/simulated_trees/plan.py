@@ -64,6 +64,7 @@ class Session:
     distance_m: float
     aside_m: tuple[float, float]
     frame_gap_s: float
+    liveliness: float
     movement_seed: int
 
 
@@ -204,6 +205,7 @@ def draw_session(specification: DomainSpecification, split: Split, person: int, 
         ambient_light=ambient * brightness, room_infrared=infrared,
         infrared_exposure=draw(rng, specification.infrared_exposure), distance_m=distance,
         aside_m=(float(aside[0]), float(aside[1]) / 2), frame_gap_s=draw(rng, specification.frame_gap_s),
+        liveliness=draw(rng, specification.liveliness),
         movement_seed=int(rng.integers(1 << 31)))
 
 

@@ -15,7 +15,7 @@ from capture.frames import FrameSet, StreamKind
 from capture.rig import Rig
 from capture.simulated.camera import SimulatedCamera
 from capture.simulated.catalogue import make_scene
-from capture.simulated.scene import Blinking, Body, Light, Scene, Wall
+from capture.simulated.scene import FACING, Blinking, Body, Light, Scene, Wall
 from capture.simulated.sensors import SensorNoise, simulated_rig
 from detect.faces import Detector
 from mmdg_model.inputs import InputSpecification, crop_levels
@@ -78,10 +78,19 @@ def presented_scene(recording: Recording) -> Scene:
     person = keyed("person", recording.person)
     scene = make_scene(recording.scene, seed=person & 0x7FFFFFFF, identity=person >> 16, distance_m=session.distance_m)
 
+    # Whatever bears it, the middle of the face dwells where the session says: a sheet's origin is its own middle, a
+    # head's lies between its eyes, and the difference would tell them apart by where the box is.
+    bearer = next(each for each in scene.bodies if each.face_points is not None)
+    assert bearer.face_points is not None
+    low, high = bearer.face_points.min(axis=0), bearer.face_points.max(axis=0)
+    middle = FACING @ np.array([*(low + high)[:2] / 2, np.median(bearer.face_points[:, 2])])
+    shift = np.array([*session.aside_m, session.distance_m]) - middle - np.array(bearer.motion.centre_m)
+
     def body(each: Body) -> Body:
-        x, y, z = each.motion.centre_m
-        motion = replace(each.motion, seed=session.movement_seed,
-                         centre_m=(x + session.aside_m[0], y + session.aside_m[1], z))
+        x, y, z = (float(value) for value in np.array(each.motion.centre_m) + shift)
+        yaw, pitch, roll = each.motion.attitude_rad
+        motion = replace(each.motion, seed=session.movement_seed, centre_m=(x, y, z),
+                         attitude_rad=(yaw * session.liveliness, pitch * session.liveliness, roll))
         expression = Blinking(session.movement_seed) if isinstance(each.expression, Blinking) else each.expression
         return replace(each, motion=motion, expression=expression)
 
