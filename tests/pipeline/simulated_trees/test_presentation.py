@@ -81,8 +81,22 @@ def test_a_session_decides_place_light_and_movement_alike_for_both_labels(planne
     assert scenes[1].label == "attack"
     for same in ("wall", "light", "nominal_distance_m"):
         assert getattr(scenes[0], same) == getattr(scenes[1], same)
-    movements = {(body.motion.seed, body.motion.centre_m) for scene in scenes for body in scene.bodies}
-    assert len(movements) == 1
+    assert len({body.motion.seed for scene in scenes for body in scene.bodies}) == 1
+
+
+def middle_of_face(scene):
+    body = next(each for each in scene.bodies if each.face_points is not None)
+    outline = replace(body.motion, sway_m=(0, 0, 0), attitude_rad=(0, 0, 0), tremor_m=0.0).pose(0.0).to_world(
+        body.face_points)
+    return np.array([*(outline.min(axis=0) + outline.max(axis=0))[:2] / 2, np.median(outline[:, 2])])
+
+
+@pytest.mark.parametrize("domain", Domain)
+def test_the_middle_of_the_face_is_where_the_session_says_whatever_bears_it(planned, domain):
+    for recording in (planned[domain][0], planned[domain][-1]):
+        session = recording.session
+        expected = [*session.aside_m, session.distance_m]
+        assert middle_of_face(presented_scene(recording)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_two_cameras_of_a_domain_have_two_rigs_and_one_white_balance_each(planned):
