@@ -7,17 +7,19 @@ the pixels is hashed into `simulated.json` before the first of them is written, 
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,8 @@ STORED_SIZE = 128
 #: What a table of P is called, beside the lists.
 PADISI_TABLE = "P-metadata.csv"
 #: For the announcement only, from `python -m benchmarks.simulated_benchmark` on a shared two-core machine.
-_SECONDS_A_RECORDING, _SECONDS_A_FRAME = 0.55, 0.09
-_BYTES_A_TRIPLE, _BYTES_A_CHANNEL_FILE = 14_000, 260_000
+_SECONDS_A_RECORDING, _SECONDS_A_FRAME = 0.61, 0.085
+_BYTES_A_TRIPLE, _BYTES_A_CHANNEL_FILE = 10_000, 240_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +135,16 @@ def make_benchmark(root: Path, plan: BenchmarkPlan, *, jobs: int = 1,
         on_progress: called with recordings done and recordings in all.
 
     Raises:
-        SimulationError: `root` holds something else, or a worker process was lost (run it again: it goes on).
+        SimulationError: `root` holds something else, another run is at work there, or a worker process was lost (run
+            it again: it goes on).
         DetectorError: there is no face detector. CameraError: the simulator cannot render.
     """
     _mark(root, plan, {}, {}, {})
+    with _alone_in(root):
+        return _make(root, plan, jobs, on_progress)
+
+
+def _make(root: Path, plan: BenchmarkPlan, jobs: int, on_progress: Callable[[int, int], None]) -> BenchmarkOutcome:
     everything = [each for recordings in plan.recordings.values() for each in recordings]
     missing = [each for each in everything if not _record_path(root, each.key).exists()]
     done = len(everything) - len(missing)
@@ -145,6 +153,21 @@ def make_benchmark(root: Path, plan: BenchmarkPlan, *, jobs: int = 1,
         done += 1
         on_progress(done, len(everything))
     return _finish(root, plan)
+
+
+@contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    """Two runs in one folder would replace each other's half-written files. The lock ends with the process."""
+    folder = root / "recordings"
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise SimulationError(f"another run is at work in {root}; wait for it, or name another folder") from None
+    finally:
+        os.close(descriptor)
 
 
 def _record_path(root: Path, key: str) -> Path:
@@ -226,6 +249,7 @@ _of_this_process: _Worker | None = None
 def _start_worker(root: Path, inputs: InputSpecification) -> None:
     """Runs once in each worker process; the process keeps its detector to its end."""
     global _of_this_process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
     parent = multiprocessing.parent_process()
     assert parent is not None, "workers are started by the pool"
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ from pipeline.simulated_trees.presentation import SampleLevels
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Under another name first: a file of this name is complete."""
+    """Under another name first: a file of this name is complete. A run that goes on replaces what a killed one left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     partial.replace(path)
 

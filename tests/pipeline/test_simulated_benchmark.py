@@ -1,5 +1,6 @@
 """The simulated benchmark on disk: sound, as stated, resumable, and never mixed with anything else."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -149,6 +150,16 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     assert contents(tmp_path) == {Path("photo.jpg"): b"a real one"}
 
 
+def test_two_runs_never_share_a_folder(copy):
+    descriptor = os.open(copy / "recordings", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(SimulationError, match="another run is at work"):
+            make_benchmark(copy, plan_benchmark("tiny"))
+    finally:
+        os.close(descriptor)
+
+
 def test_a_miss_is_counted_and_shortens_the_list(copy):
     path = next(each for each in sorted((copy / "recordings").iterdir()) if each.name.startswith("W-train"))
     content = json.loads(path.read_text())
@@ -194,13 +205,13 @@ def test_a_killed_run_leaves_no_half_file_and_goes_on(simulated_tree, tmp_path):
     assert (root / MARK).exists()  # from its first file on, whatever lies there says that it is simulated
     assert not (root / "lists").exists()
     whole = contents(simulated_tree)
-    assert all(whole[name] == content for name, content in contents(root, "*.npz").items()
-               if not name.name.startswith("."))
+    assert all(whole[name] == content for name, content in contents(root, "*.npz").items())
     plan = plan_benchmark("tiny", domains=[Domain.PADISI])
     assert isinstance(plan, BenchmarkPlan)
     make_benchmark(root, plan)
     expected = contents(simulated_tree, "*.npz") | contents(simulated_tree, "lists/P-*")
-    assert contents(root, "[!.]*.npz") | contents(root, "lists/P-*") == expected
+    assert contents(root, "*.npz") | contents(root, "lists/P-*") == expected
+    assert not list(root.rglob("*.partial"))
 
 
 def test_all_domains_can_be_read_by_the_protocols(simulated_tree):  # noqa: F811
