@@ -157,13 +157,27 @@ def prepare(crops: list[CropPlanes], specification: InputSpecification) -> Prepa
     for index, crop in enumerate(crops):
         planes[index, 0] = colour_table[_colour_levels(crop, index, size)].transpose(2, 0, 1)
         present[index, 0] = True
-        if (depth_levels := _depth_levels(crop, index, specification)) is not None:
-            planes[index, 1] = depth_table[depth_levels]  # one grey plane, broadcast over three channels
+        if (depth := _depth_levels(crop, index, specification)) is not None:
+            planes[index, 1] = depth_table[depth]  # one grey plane, broadcast over three channels
             present[index, 1] = True
-        if (infrared_levels := _infrared_levels(crop, index, specification)) is not None:
-            planes[index, 2] = infrared_table[infrared_levels]
+        if (infrared := _infrared_levels(crop, index, specification)) is not None:
+            planes[index, 2] = infrared_table[infrared]
             present[index, 2] = True
     return PreparedInputs(planes, present)
+
+
+def crop_levels(crop: CropPlanes, specification: InputSpecification) -> tuple[Levels, Levels | None, Levels | None]:
+    """The 8-bit levels that `prepare` normalises: colour `[S, S, 3]`, depth `[S, S]` and infrared `[S, S]`.
+
+    Infrared is `[3, S, S]` with descriptors. Depth or infrared is None where it is absent.
+
+    Whoever writes crops as images writes these, so that read back as `identity_8bit` they are what a live crop is.
+
+    Raises:
+        InputError: see `prepare`.
+    """
+    return (_colour_levels(crop, 0, specification.image_size), _depth_levels(crop, 0, specification),
+            _infrared_levels(crop, 0, specification))
 
 
 def black_levels(specification: InputSpecification) -> NDArray[np.float32]:

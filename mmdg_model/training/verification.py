@@ -30,6 +30,7 @@ from mmdg_model.training.samples import (
     Split,
     deduplicated,
 )
+from mmdg_model.training.simulated_tree import read_simulated_tree
 
 #: Names that two public lists share, as far as known: a live frame of CeFA stands in its validation and its test list.
 EXPECTED_SHARED: dict[tuple[Domain, Split, Split], int] = {(Domain.CEFA, Split.VALIDATION, Split.TEST): 1}
@@ -44,7 +45,7 @@ class ListReport:
     Attributes:
         list_name: `C-train`.
         error: why the list could not be read; then nothing else is known.
-        counts, expected: of this list, and of the public one.
+        counts, expected: of this list, and of the public one, or of a simulated one as its tree states them.
         species: lines of each kind of attack, `bona_fide` and `unknown`.
         num_subjects: distinct known subjects.
         unknown_subjects: lines whose subject is not known.
@@ -63,7 +64,7 @@ class ListReport:
 
     @property
     def agrees(self) -> bool:
-        """Whether it holds what the public list holds."""
+        """Whether it holds what is expected."""
         return self.counts == self.expected
 
     def num_troubles(self, kind: TroubleKind) -> dict[Modality, int]:
@@ -97,25 +98,28 @@ class Verification:
 
     Attributes:
         root: the data root.
+        simulated: whether the tree says that it is simulated; its lists are then compared with what it states.
         files_checked: how many files were opened; 0 when only the lists were read.
         lists, overlaps: see there. An overlap is reported only where there is one.
     """
 
     root: Path
+    simulated: bool
     files_checked: int
     lists: tuple[ListReport, ...]
     overlaps: tuple[OverlapReport, ...]
 
     @property
     def passed(self) -> bool:
-        """Every list agrees with the public one, every file could be read, and nothing is shared that was not known."""
+        """Every list is as expected, every file could be read, and nothing is shared that was not known."""
         return (all(report.agrees and not report.troubles for report in self.lists)
                 and not any(len(each.names) > each.expected or each.subjects or each.same_pictures
                             for each in self.overlaps))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON stores them."""
-        return {"root": str(self.root), "passed": self.passed, "files_checked": self.files_checked,
+        return {"root": str(self.root), "simulated": self.simulated, "passed": self.passed,
+                "files_checked": self.files_checked,
                 "lists": [{**asdict(report), "agrees": report.agrees,
                            "troubles": [{"path": str(trouble.path), "modality": str(trouble.modality),
                                          "kind": str(trouble.kind), "reason": trouble.reason}
@@ -136,8 +140,11 @@ def verify(root: Path, lists: Path, *, domains: Collection[Domain] = tuple(Domai
         on_progress: called with (samples done, samples in all) while files are opened.
 
     Raises:
-        ManifestError: two PADISI-Face files carry one trial. What is wrong with a list is in its report.
+        ManifestError: two PADISI-Face files carry one trial, or the mark of a simulated tree cannot be read. What is
+            wrong with a list is in its report.
     """
+    simulated = read_simulated_tree(root)
+    expected = COUNTS if simulated is None else simulated.counts
     padisi_files = find_files(root) if Domain.PADISI in domains else {}
     samples: dict[tuple[Domain, Split], tuple[Sample, ...]] = {}
     errors: dict[tuple[Domain, Split], str] = {}
@@ -150,8 +157,9 @@ def verify(root: Path, lists: Path, *, domains: Collection[Domain] = tuple(Domai
                 errors[domain, split] = str(error)
     looked = _look_at_files(samples.values(), on_progress) if check_files else _Looked({}, {}, 0)
     return Verification(
-        root=root, files_checked=looked.num_files,
-        lists=tuple(_list_report(key, samples.get(key, ()), errors.get(key), looked)
+        root=root, simulated=simulated is not None, files_checked=looked.num_files,
+        lists=tuple(_list_report(key, samples.get(key, ()), errors.get(key), looked,
+                                 expected.get(key, ListCounts(lines=0, live=0, spoof=0)))
                     for key in ((domain, split) for domain in domains for split in Split)),
         overlaps=tuple(overlap for domain in domains for first, second in combinations(Split, 2)
                        if (overlap := _overlap(samples.get((domain, first), ()), samples.get((domain, second), ()),
@@ -208,8 +216,8 @@ def _look_at(sample: Sample) -> tuple[tuple[FileTrouble, ...], bytes | None]:
 
 
 def _list_report(key: tuple[Domain, Split], samples: tuple[Sample, ...], error: str | None,
-                 looked: _Looked) -> ListReport:
-    name, expected = f"{key[0]}-{key[1]}", COUNTS[key]
+                 looked: _Looked, expected: ListCounts) -> ListReport:
+    name = f"{key[0]}-{key[1]}"
     if error is not None:
         return ListReport(list_name=name, error=error, expected=expected, species={})
     live = sum(sample.bona_fide for sample in samples)

@@ -73,19 +73,22 @@ def verify_command(
 
 
 def _described(report: Verification) -> str:
-    lines = [line for each in report.lists for line in _list_lines(each)]
+    lines = ["a SIMULATED tree; its lists are compared with what it states itself"] if report.simulated else []
+    lines += [line for each in report.lists for line in _list_lines(each, simulated=report.simulated)]
     lines += [line for each in report.overlaps for line in _overlap_lines(each)]
     looked = f"{report.files_checked} files named" if report.files_checked else "no file was looked at"
-    lines.append(f"{'all as it should be' if report.passed else 'not all as it should be'}; {looked}")
+    lines.append(f"{'all as it should be' if report.passed else 'not all as it should be'}; {looked}"
+                 f"{' (simulated)' if report.simulated else ''}")
     return "\n".join(lines) + "\n"
 
 
-def _list_lines(report: ListReport) -> list[str]:
+def _list_lines(report: ListReport, *, simulated: bool) -> list[str]:
     if report.counts is None:
         return [f"{report.list_name}: {report.error}"]
     counts, expected = report.counts, report.expected
-    verdict = "as published" if report.agrees else (
-        f"NOT as published: {expected.lines} lines, {expected.live} live, {expected.spoof} spoof, "
+    source = "stated" if simulated else "published"
+    verdict = f"as {source}" if report.agrees else (
+        f"NOT as {source}: {expected.lines} lines, {expected.live} live, {expected.spoof} spoof, "
         f"{expected.duplicates} duplicates")
     unknown = f", and {report.unknown_subjects} lines of unknown subjects" if report.unknown_subjects else ""
     lines = [(f"{report.list_name}: {counts.lines} lines, {counts.live} live, {counts.spoof} spoof, "

@@ -1,0 +1,243 @@
+"""Which recordings a simulated list consists of, and where their files lie. Pure: nothing is rendered here.
+
+Everything random is keyed by what it belongs to, never by a label: a session's camera, place, light, distance and
+movement by (seed, domain, split, person, session), the sensors' noise by (..., instrument, session) as well. A person's
+first attack happens in the very session of their first bona fide recording: same place, same distance, same movement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmdg_model.training import casia_surf, cefa, padisi, wmca
+from mmdg_model.training.manifests import COUNTS
+from mmdg_model.training.samples import BONA_FIDE, Domain, Split
+from pipeline.simulated_trees.domains import (
+    DOMAINS,
+    CameraSpecification,
+    DomainSpecification,
+    Range,
+    SimulationError,
+    rendered_species,
+)
+
+#: At most so many persons of one list, so that the numbers of persons of two lists never meet.
+MOST_PERSONS = 10_000
+#: Where the subjects of a split start to be numbered, so that no subject is in two splits.
+_FIRST_SUBJECT = {Split.TRAIN: 0, Split.VALIDATION: 400, Split.TEST: 600}
+_CEFA_FOLDERS = {species: folder for folder, species in cefa.MASKS.items()}
+_CEFA_INSTRUMENTS = {species: number for number, species in cefa.INSTRUMENTS.items()}
+_SURF_RECORDINGS = {species: recording for recording, species in casia_surf.SPECIES.items()}
+_PADISI_CODES = {species: code for code, species in padisi.SPECIES.items()}
+_SENSORS = {Domain.CASIA_SURF: "color", Domain.CEFA: "profile", Domain.WMCA: "color"}
+
+
+def keyed(*key: object) -> int:
+    """A number of 48 bits that follows from the key alone, on every machine."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=6).digest(), "big")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """Where and how a recording is made: everything that must not depend on the label. Units as in the specification.
+
+    Attributes:
+        camera: which one. place: number of the place, which decides `wall_seed` and the light.
+        movement_seed: of sway and tremor, and of blinking where there is a live face.
+    """
+
+    camera: CameraSpecification
+    place: int
+    wall_seed: int
+    wall_m: float
+    wall_yaw_rad: float
+    towards_key: tuple[float, float, float]
+    key_light: float
+    ambient_light: float
+    room_infrared: float
+    infrared_exposure: float
+    distance_m: float
+    aside_m: tuple[float, float]
+    frame_gap_s: float
+    liveliness: float
+    movement_seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One presentation, filmed for a few frames.
+
+    Attributes:
+        key: names it within the tree. domain, split: its list.
+        scene: of the simulator. species: the data set's name of the attack, or `bona_fide`.
+        person: number of the person who is shown, live or depicted; unique over all lists and seeds.
+        subject: as the data set numbers them. order: place in the list.
+        folder: below the data root, for S, C and W; the listed file for P.
+        noise_seed: of the sensors.
+    """
+
+    key: str
+    domain: Domain
+    split: Split
+    scene: str
+    species: str
+    person: int
+    subject: str
+    order: int
+    folder: str
+    noise_seed: int
+    session: Session
+
+    @property
+    def bona_fide(self) -> bool:
+        return self.species == BONA_FIDE
+
+    def names(self, instant: int) -> tuple[str, ...]:
+        """Listed paths of the frame at an instant, counted from 0: three, or one for P."""
+        if self.domain is Domain.PADISI:
+            return (self.folder,)
+        gap = self.session.frame_gap_s
+        number = {Domain.CASIA_SURF: f"{round(31 + 30 * gap * instant)}",
+                  Domain.CEFA: f"{round(1 + 25 * gap * (instant + 1)):04d}",
+                  Domain.WMCA: f"{12 * (instant + 1):04d}"}[self.domain]
+        return tuple(f"{self.folder}/{sensor}/{number}.jpg" for sensor in (_SENSORS[self.domain], "depth", "ir"))
+
+
+def person_number(seed: int, domain: Domain, split: Split, index: int) -> int:
+    """Unique for each person of each list and each seed: another seed's people are other people.
+
+    Raises:
+        SimulationError: a negative seed, or too many persons.
+    """
+    if seed < 0 or not 0 <= index < MOST_PERSONS:
+        raise SimulationError(f"seed is {seed}, person {index}; expected a seed of at least 0 and at most "
+                              f"{MOST_PERSONS} persons a list")
+    place = list(Domain).index(domain) * len(Split) + list(Split).index(split)
+    return (seed * len(Domain) * len(Split) + place) * MOST_PERSONS + index
+
+
+def plan_list(domain: Domain, split: Split, samples: int, *, seed: int,
+              scenes: Collection[str]) -> tuple[Recording, ...]:
+    """The recordings of one list: bona fide first, as in the public lists, in their ratio of labels.
+
+    Every person is recorded live, and is the one depicted in attacks wherever there are as many attacks as persons.
+
+    Args:
+        domain, split: the list. samples: how many to aim at; at least two bona fide and two attack recordings are made.
+        seed: of the whole benchmark. scenes: that the simulator has.
+    """
+    specification = DOMAINS[domain]
+    counts = COUNTS[domain, split]
+    recordings = max(round(samples / specification.frames), 4)
+    num_live = min(max(round(recordings * counts.live / counts.lines), 2), recordings - 2)
+    num_persons = max(num_live // specification.live_sessions, 2)
+    num_attacks = recordings - num_live
+    if domain is Domain.CASIA_SURF:
+        num_attacks = min(num_attacks, num_persons * len(casia_surf.SPECIES))  # a subject has each attack once
+    shown = rendered_species(specification, split, scenes)
+    species = _species_sequence(specification, split, shown, num_attacks, num_persons, seed)
+    used: Counter[tuple[int, str]] = Counter()
+    planned = []
+    for order in range(num_live + num_attacks):
+        attack = order - num_live
+        index = (order if attack < 0 else attack) % num_persons
+        kind = BONA_FIDE if attack < 0 else species[attack]
+        take = used[index, kind]  # of this person's recordings of this kind
+        used[index, kind] += 1
+        session = take if attack < 0 else attack // num_persons
+        scene = BONA_FIDE if attack < 0 else shown[kind][(index + take) % len(shown[kind])]
+        planned.append(_recording(specification, split, index, kind, scene, take, session, order, seed))
+    return tuple(planned)
+
+
+def _recording(specification: DomainSpecification, split: Split, index: int, species: str, scene: str, take: int,
+               session: int, order: int, seed: int) -> Recording:
+    domain = specification.domain
+    person = person_number(seed, domain, split, index)
+    drawn = draw_session(specification, split, person, session, seed)
+    subject, folder = _place(domain, split, index, species, take, specification.cameras.index(drawn.camera), person)
+    return Recording(key=f"{domain}-{split}-{order:05d}", domain=domain, split=split, scene=scene, species=species,
+                     person=person, subject=subject, order=order, folder=folder, session=drawn,
+                     noise_seed=keyed("noise", seed, domain, split, person, species, take))
+
+
+def _species_sequence(specification: DomainSpecification, split: Split, shown: Collection[str], attacks: int,
+                      persons: int, seed: int) -> list[str]:
+    """The species of each attack, in their shares; person i has the attacks i, i + persons, ..."""
+    shares = {each.species: each.share for each in specification.species if each.species in shown}
+    names = list(shares)
+    if len(set(shares.values())) == 1:  # all alike: in turn, so that nobody has one twice before having had all
+        return [names[(attack // persons + attack % persons) % len(names)] for attack in range(attacks)]
+    total = sum(shares.values())
+    # Each species' attacks are spread evenly over the list; ties fall in the order of the specification.
+    spread = sorted((place, number) for number, name in enumerate(names)
+                    for place in (np.arange(attacks) + 0.5) * total / shares[name])
+    sequence = [names[number] for _, number in spread[:attacks]]
+    np.random.default_rng(keyed("species", seed, specification.domain, split)).shuffle(sequence)
+    return sequence
+
+
+def draw_session(specification: DomainSpecification, split: Split, person: int, session: int, seed: int) -> Session:
+    """The nuisances of one session. They do not depend on what is presented in it."""
+    rng = np.random.default_rng(keyed("session", seed, specification.domain, split, person, session))
+    camera = specification.cameras[int(rng.integers(len(specification.cameras)))]
+    place = int(rng.integers(specification.places))
+    room = np.random.default_rng(keyed("place", seed, specification.domain, place))
+
+    def draw(generator: np.random.Generator, limits: Range) -> float:
+        return float(generator.uniform(*limits))
+
+    wall_seed, towards = int(room.integers(1 << 31)), room.uniform((-0.7, -0.7, -0.8), (0.7, -0.2, -0.5))
+    key_light, ambient = draw(room, specification.key_light), draw(room, specification.ambient_light)
+    infrared, wall_m, yaw = draw(room, specification.room_infrared), draw(room, specification.wall_m), \
+        float(room.uniform(-0.12, 0.12))
+    brightness = float(rng.uniform(0.9, 1.1))
+    distance = draw(rng, specification.distance_m)
+    aside = rng.uniform(-specification.aside_m, specification.aside_m, 2)
+    return Session(
+        camera=camera, place=place, wall_seed=wall_seed, wall_m=max(wall_m, distance + 0.5), wall_yaw_rad=yaw,
+        towards_key=(float(towards[0]), float(towards[1]), float(towards[2])), key_light=key_light * brightness,
+        ambient_light=ambient * brightness, room_infrared=infrared,
+        infrared_exposure=draw(rng, specification.infrared_exposure), distance_m=distance,
+        aside_m=(float(aside[0]), float(aside[1]) / 2), frame_gap_s=draw(rng, specification.frame_gap_s),
+        liveliness=draw(rng, specification.liveliness),
+        movement_seed=int(rng.integers(1 << 31)))
+
+
+def _place(domain: Domain, split: Split, index: int, species: str, take: int, camera: int,
+           person: int) -> tuple[str, str]:
+    """Subject and folder (for P the listed file), in the data set's own form."""
+    number = _FIRST_SUBJECT[split] + index
+    if domain is Domain.CASIA_SURF:
+        part = "real" if species == BONA_FIDE else "fake"
+        subject = f"CLKJ_AS{number:04d}"
+        recording = "real" if species == BONA_FIDE else _SURF_RECORDINGS[species]
+        return subject, f"CASIA-SURF-CROP/{part}_part/{part}_{split}_part/{subject}/{recording}.rssdk"
+    if domain is Domain.CEFA:
+        if species in _CEFA_FOLDERS:
+            kind = _CEFA_FOLDERS[species]
+            mask_type = list(cefa.MASKS).index(kind) + 1
+            return f"{kind}-{number:03d}", (f"CeFA/CeFA-Mask/{kind}/{number:03d}/{mask_type}_{number:03d}_{camera}_"
+                                            f"{take}_2_1_1")
+        race, race_number = (("AF", 1), ("CA", 2))[number % 2]
+        subject, half = f"{race}-{number // 2:03d}", number // 2
+        return subject, (f"CeFA/CeFA-Race/{race}/{subject}/{race_number}_{half:03d}_{camera + 1}_{take + 1}_"
+                         f"{_CEFA_INSTRUMENTS[species]}")
+    if domain is Domain.WMCA:
+        kind_and_instrument = (0, 0)
+        if species != BONA_FIDE:
+            instruments = [pair for pair, name in wmca.SPECIES.items() if name == species]
+            kind_and_instrument = instruments[index % len(instruments)]
+        attack_type, instrument = kind_and_instrument
+        return f"{number:03d}", f"WMCA-Image/R_CDIT/{number:03d}_{take + 1:02d}_000_{attack_type}_{instrument:02d}"
+    return f"{number}", f"{keyed('trial', person, species, take) & 0xFFFFFFFF:08x}.npz"
+
+
+def padisi_code(species: str) -> str:
+    """The code of PADISI-Face's ground-truth table."""
+    return "m00000" if species == BONA_FIDE else f"m5{_PADISI_CODES[species]}01"
