@@ -54,8 +54,6 @@ def pretrain_command(
     if not root.is_dir():
         raise typer.BadParameter(f"{root} is no folder", param_hint="ROOT")
     try:
-        import torch
-
         from mmdg_model.training.compute import TrainingDiverged
         from mmdg_model.training.pretraining import config as configuration
         from mmdg_model.training.pretraining.pretrain import PretrainingSource, pretrain
@@ -63,8 +61,6 @@ def pretrain_command(
         from mmdg_model.training.samples import ManifestError
     except ModuleNotFoundError as error:
         _fail(f"pretraining needs PyTorch and more (no module {error.name}): pip install 'mmdg-live[engine,train]'")
-    if threads:
-        torch.set_num_threads(threads)
     try:
         config = configuration.recipe(recipe, seed=seed)
         objective = {} if cross_modal_weight is None else {"cross_modal_weight": cross_modal_weight}
@@ -77,7 +73,7 @@ def pretrain_command(
         with _Progress() as progress:
             outcome = pretrain(
                 config, PretrainingSource(root=root, lists=lists or root / "lists", disjoint_from=disjoint_from or ()),
-                out, device=device, max_seconds=60.0 * max_minutes if max_minutes else float("inf"),
+                out, device=device, threads=threads, max_seconds=60.0 * max_minutes if max_minutes else float("inf"),
                 on_update=progress)
     except (configuration.PretrainingError, RunDirectoryError, ManifestError, TrainingDiverged) as error:
         _fail(str(error))

@@ -7,10 +7,11 @@ list only. Every draw is keyed by (seed, epoch, sample), never by what was drawn
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -92,6 +93,14 @@ def _size(path: Path) -> int:
         return -1
 
 
+class _Levels(NamedTuple):
+    """A crop's 8-bit levels, 5 bytes a pixel; a level above 0 is a valid pixel, as `decoding` has it."""
+
+    colour: NDArray[np.uint8]
+    depth: NDArray[np.uint8] | None
+    infrared: NDArray[np.uint8] | None
+
+
 class UnlabelledCrops:
     """Decoded crops in memory, 5 bytes a pixel: 63 kB a crop at 112 pixels, 251 kB at 224.
 
@@ -105,23 +114,33 @@ class UnlabelledCrops:
 
     def __init__(self, crops: Sequence[UnlabelledCrop], specification: InputSpecification) -> None:
         log = TroubleLog()
-        loaded = [try_load_sample(_as_sample(crop), log, image_size=specification.image_size) for crop in crops]
         self.specification = specification
-        self.planes: list[CropPlanes] = [planes for planes in loaded if planes is not None]
+        self._levels: list[_Levels] = []
+        for crop in crops:
+            planes = try_load_sample(_as_sample(crop), log, image_size=specification.image_size)
+            if planes is not None:
+                depth, infrared = (None if plane is None else plane.astype(np.uint8)
+                                   for plane in (planes.depth, planes.infrared))
+                self._levels.append(_Levels(planes.colour, depth, infrared))
         self.troubles = log.troubles
-        if not self.planes:
+        if not self._levels:
             raise PretrainingError(f"none of {len(crops)} crops can be read; the first: "
                                    f"{self.troubles[0] if self.troubles else 'the lists are empty'}")
 
     def __len__(self) -> int:
-        return len(self.planes)
+        return len(self._levels)
+
+    def __getitem__(self, place: int) -> CropPlanes:
+        """The crop as `decoding.load_sample` has it."""
+        colour, depth, infrared = self._levels[place]
+        return _with_planes(colour, None if depth is None else depth.astype(np.uint16), infrared)
 
     @property
     def counts(self) -> dict[str, int]:
         """Images of each modality."""
-        return {str(Modality.RGB): len(self.planes),
-                str(Modality.DEPTH): sum(planes.depth is not None for planes in self.planes),
-                str(Modality.INFRARED): sum(planes.infrared is not None for planes in self.planes)}
+        return {str(Modality.RGB): len(self),
+                str(Modality.DEPTH): sum(levels.depth is not None for levels in self._levels),
+                str(Modality.INFRARED): sum(levels.infrared is not None for levels in self._levels)}
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Places of an epoch's samples, each once."""
@@ -130,13 +149,13 @@ class UnlabelledCrops:
     def training_batch(self, places: Sequence[int], *, seed: int, epoch: int, visible: int,
                        augmentation: CropAugmentationConfig, grid: int) -> MaskedBatch:
         """Augmented and masked."""
-        crops = [augmented(self.planes[place], augmentation, _drawn(seed, epoch, place, _AUGMENTATION))
+        crops = [augmented(self[place], augmentation, _drawn(seed, epoch, place, _AUGMENTATION))
                  for place in places]
         return masked(prepare(crops, self.specification), places, seed=seed, epoch=epoch, visible=visible, grid=grid)
 
     def clean_batch(self, places: Sequence[int], *, seed: int, visible: int, grid: int) -> MaskedBatch:
         """Not augmented, and masked alike at every call."""
-        return masked(prepare([self.planes[place] for place in places], self.specification), places, seed=seed,
+        return masked(prepare([self[place] for place in places], self.specification), places, seed=seed,
                       epoch=VALIDATION_EPOCH, visible=visible, grid=grid)
 
 
@@ -168,9 +187,15 @@ def augmented(crop: CropPlanes, config: CropAugmentationConfig, rng: np.random.G
     colour = cut(crop.colour).astype(np.uint8, copy=False)
     depth = None if crop.depth is None else cut(crop.depth).astype(np.uint16, copy=False)
     infrared = None if crop.infrared is None else cut(crop.infrared).astype(np.uint8, copy=False)
-    return replace(crop, colour=colour, colour_valid=np.any(colour > 0, axis=2),
-                   depth=depth, depth_valid=None if depth is None else depth > 0,
-                   infrared=infrared, infrared_valid=None if infrared is None else infrared > 0)
+    return _with_planes(colour, depth, infrared)
+
+
+def _with_planes(colour: NDArray[np.uint8], depth: NDArray[np.uint16] | None,
+                 infrared: NDArray[np.uint8] | None) -> CropPlanes:
+    return CropPlanes(colour=colour, colour_valid=np.any(colour > 0, axis=2),
+                      depth=depth, depth_valid=None if depth is None else depth > 0, depth_unit_m=math.nan,
+                      infrared=infrared, infrared_valid=None if infrared is None else infrared > 0,
+                      infrared_bit_depth=8)
 
 
 def masked(inputs: PreparedInputs, places: Sequence[int], *, seed: int, epoch: int, visible: int,

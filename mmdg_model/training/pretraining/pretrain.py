@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmdg_model.training.pretraining.config import PretrainingConfig, PretrainingError, changed
 from mmdg_model.training.pretraining.crops import UnlabelledCrops, crop_specification, read_crop_lists
 from mmdg_model.training.pretraining.identities import is_simulated, require_disjoint
@@ -59,7 +61,7 @@ class PretrainingOutcome:
 
 
 def pretrain(config: PretrainingConfig, source: PretrainingSource, path: Path, *, device: str = "cpu",
-             max_seconds: float = float("inf"), monotonic: Callable[[], float] = time.monotonic,
+             threads: int = 0, max_seconds: float = float("inf"), monotonic: Callable[[], float] = time.monotonic,
              save_every_s: float = SAVE_EVERY_S,
              on_update: Callable[[int, int, Mapping[str, float | None]], None] = lambda done, total, scalars: None,
              ) -> PretrainingOutcome:
@@ -69,7 +71,7 @@ def pretrain(config: PretrainingConfig, source: PretrainingSource, path: Path, *
         config: what to train; facts of the data are filled in here.
         source: of the crops.
         path: directory of the run.
-        device: of torch.
+        device: of torch. threads: of torch; 0 leaves its own choice.
         max_seconds: after which to leave off, on disk and able to go on; counted from the call.
         monotonic: clock in seconds.
         save_every_s: how often to save what a killed run goes on from.
@@ -80,6 +82,8 @@ def pretrain(config: PretrainingConfig, source: PretrainingSource, path: Path, *
         TrainingDiverged: a loss is not finite.
     """
     started = saved = monotonic()
+    if threads:
+        torch.set_num_threads(threads)
     others = tuple(require_disjoint(source.root, benchmark) for benchmark in source.disjoint_from)
     lists = read_crop_lists(source.root, source.lists, config.domains)
     config = changed(config, data=lists.fingerprint, simulated=is_simulated(source.root), disjoint_from=others)

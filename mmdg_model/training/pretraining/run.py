@@ -213,7 +213,8 @@ class PretrainingRun:
         errors = self.network.errors(batch, made)
         loss = self.network.total(errors)
         if not bool(torch.isfinite(loss)):
-            raise TrainingDiverged(f"the loss of update {self.update} is {float(loss.detach())}; lower the learning rate")
+            raise TrainingDiverged(f"the loss of update {self.update} is {float(loss.detach())}; lower the learning "
+                                   "rate")
         (loss * self.compute.loss_scale).backward()  # type: ignore[no-untyped-call]
         self.compute.apply(self.optimizer)
         return {"loss/total": float(loss.detach()), **_by_modality(errors, made), "learning_rate": rate}

@@ -111,8 +111,8 @@ def test_an_epoch_has_every_sample_once(crops):
 
 
 def test_geometry_is_the_same_for_all_modalities(crops):
-    grey = crops.planes[0].depth.astype(np.uint8)
-    alike = dataclasses.replace(crops.planes[0], colour=np.repeat(grey[:, :, None], 3, axis=2),
+    grey = crops[0].depth.astype(np.uint8)
+    alike = dataclasses.replace(crops[0], colour=np.repeat(grey[:, :, None], 3, axis=2),
                                 colour_valid=grey > 0, infrared=grey, infrared_valid=grey > 0)
     config = CropAugmentationConfig(least_side=0.5, flip=0.5)
     seen = set()
@@ -126,9 +126,9 @@ def test_geometry_is_the_same_for_all_modalities(crops):
 
 
 def test_a_mirrored_crop_is_mirrored(crops):
-    changed = augmented(crops.planes[2], CropAugmentationConfig(least_side=1.0, flip=1.0), np.random.default_rng(0))
-    assert np.array_equal(changed.colour, crops.planes[2].colour[:, ::-1])
-    assert np.array_equal(changed.depth_valid, crops.planes[2].depth_valid[:, ::-1])
+    changed = augmented(crops[2], CropAugmentationConfig(least_side=1.0, flip=1.0), np.random.default_rng(0))
+    assert np.array_equal(changed.colour, crops[2].colour[:, ::-1])
+    assert np.array_equal(changed.depth_valid, crops[2].depth_valid[:, ::-1])
 
 
 def test_a_black_corner_gives_the_whole_crop():
@@ -141,7 +141,7 @@ def test_a_black_corner_gives_the_whole_crop():
 
 
 def test_visible_patches_are_distinct_and_the_other_modality_is_there(crops):
-    planes = prepare(crops.planes, crops.specification)
+    planes = prepare([crops[place] for place in range(len(crops))], crops.specification)
     planes.present[0] = [True, False, False]
     planes.present[1] = [True, False, True]
     batch = masked(planes, range(len(crops)), seed=0, epoch=0, visible=4, grid=4)
