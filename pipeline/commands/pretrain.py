@@ -116,11 +116,12 @@ def _described(outcome: PretrainingOutcome) -> str:
     lines = [f"{outcome.path / 'backbone.safetensors'}: backbone to train from; it decides nothing",
              f"  SHA-256   {outcome.backbone_sha256}",
              f"  crops     {'simulated' if outcome.report['simulated'] else 'of a tree that is not marked simulated'}",
-             "  validation error beside that of the mean patch (the share it explains)"]
+             "  validation error / of flat patches / of the mean patch (share of the last that is explained)"]
     for what in ("masked", "class_token", "cross_modal"):
         for name, found in outcome.report[what].items():
             share = "-" if found["explained"] is None else f"{100 * found['explained']:.1f} %"
-            lines.append(f"    {what:12} {name:18} {found['error']:.4f} / {found['mean_baseline']:.4f}  {share}")
+            lines.append(f"    {what:12} {name:18} {found['error']:.4f} / {found['flat_baseline']:.4f} / "
+                         f"{found['mean_baseline']:.4f}  {share}")
     return "\n".join(lines) + "\n"
 
 

@@ -36,15 +36,18 @@ class MeanTargets:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A mean squared error over `images` images beside the baseline's.
+    """A mean squared error over `images` images beside those of two constants.
 
     Attributes:
+        flat_baseline: of saying 0: every patch in its own mean colour; for patch means, mid grey.
+        mean_baseline: of the mean over training crops at that place. Faces are aligned: it is a face already.
         explained: 1 - error / baseline: 0 for a network that knows no more than the mean, 1 for a perfect one; None
             where the mean is perfect already.
     """
 
     images: int
     error: float
+    flat_baseline: float
     mean_baseline: float
     explained: float | None
 
@@ -84,37 +87,39 @@ def evaluate(network: MaskedAutoencoder, crops: UnlabelledCrops, mean: MeanTarge
                 _add(found, network, batch, made, network.errors(batch, made), mean)
     finally:
         network.train(training)
-    return {what: {name: asdict(_comparison(torch.cat(pairs))) for name, pairs in sorted(each.items())}
+    return {what: {name: asdict(_comparison(torch.cat(rows))) for name, rows in sorted(each.items())}
             for what, each in found.items()}
 
 
 def _add(found: dict[str, dict[str, list[Tensor]]], network: MaskedAutoencoder, batch: MaskedBatch,
          made: Reconstruction, errors: Errors, mean: MeanTargets) -> None:
-    """Adds `[rows, 2]` of error and baseline under each name."""
+    """Adds `[rows, 3]` of error, flat and mean baseline under each name."""
     targets, patch_means = _targets(network, batch)
     own = targets[made.sample, made.modality]
     squared = (own - mean.patches[made.modality]).square().mean(dim=2)
-    baseline = (squared * made.hidden).sum(dim=1) / made.hidden.sum(dim=1)
+    baseline, flat = ((values * made.hidden).sum(dim=1) / made.hidden.sum(dim=1)
+                      for values in (squared, own.square().mean(dim=2)))
     own_means = patch_means[made.sample, made.modality]
     predicted = made.patch_means[torch.arange(len(own_means)), made.modality]
-    by_token = torch.stack([(predicted - own_means).square().mean(dim=(1, 2)),
+    by_token = torch.stack([(predicted - own_means).square().mean(dim=(1, 2)), own_means.square().mean(dim=(1, 2)),
                             (mean.patch_means[made.modality] - own_means).square().mean(dim=(1, 2))], dim=1)
     for index, modality in enumerate(MODALITIES):
         rows = made.modality == index
         if bool(rows.any()):
             found["masked"].setdefault(str(modality), []).append(
-                torch.stack([errors.masked[rows], baseline[rows]], dim=1))
+                torch.stack([errors.masked[rows], flat[rows], baseline[rows]], dim=1))
             found["class_token"].setdefault(str(modality), []).append(by_token[rows])
     for row, error in zip(errors.across_rows.tolist(), errors.across, strict=True):
         wanted = int(made.other[row])
-        floor = (targets[made.sample[row], wanted] - mean.patches[wanted]).square().mean()
+        true = targets[made.sample[row], wanted]
+        floors = [values.square().mean() for values in (true, true - mean.patches[wanted])]
         name = f"{MODALITIES[int(made.modality[row])]}_to_{MODALITIES[wanted]}"
-        found["cross_modal"].setdefault(name, []).append(torch.stack([error, floor])[None])
+        found["cross_modal"].setdefault(name, []).append(torch.stack([error, *floors])[None])
 
 
-def _comparison(pairs: Tensor) -> Comparison:
-    error, baseline = (float(value) for value in pairs.double().mean(dim=0))
-    return Comparison(images=len(pairs), error=error, mean_baseline=baseline,
+def _comparison(rows: Tensor) -> Comparison:
+    error, flat, baseline = (float(value) for value in rows.double().mean(dim=0))
+    return Comparison(images=len(rows), error=error, flat_baseline=flat, mean_baseline=baseline,
                       explained=1.0 - error / baseline if baseline > 0.0 else None)
 
 
