@@ -184,8 +184,8 @@ def visible_patches(patches: int, mask_share: float) -> int:
     return int(patches * (1.0 - mask_share))
 
 
-#: Recipes by name. `micro`: at most 20 minutes on two cores for about 1,500 crops (docs/pretraining.md); `base`: MAE's
-#: own decoder and rate, for a GPU.
+#: Recipes by name. `micro` and `tiny`: for processors (cost: docs/pretraining.md); `base`: MAE's own decoder and rate,
+#: for a GPU.
 _RECIPES: dict[str, dict[str, Any]] = {
     "micro": {},
     "tiny": {},
