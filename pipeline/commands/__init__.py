@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.commands import data, demo, doctor, explain, export, kiosk, record, sessions, simulate, weights
+from pipeline.commands import (
+    data,
+    demo,
+    doctor,
+    explain,
+    export,
+    kiosk,
+    pretrain,
+    record,
+    sessions,
+    simulate,
+    weights,
+)
 
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
-    help="Tools around mmdg-live: record and inspect sessions, check this machine, export models, talk to "
-         "the kiosk socket.",
+    help="Tools around mmdg-live: record and inspect sessions, check this machine, train, evaluate and export "
+         "models, make simulated data, talk to the kiosk socket.",
 )
 
 
@@ -18,7 +30,8 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (data, demo, doctor, explain, export, kiosk, record, sessions, simulate, weights):
+for _command in (data, demo, doctor, explain, export, kiosk, pretrain, record, sessions,
+                 simulate, weights):
     _command.register(app)
 
 

@@ -1,0 +1,1 @@
+"""A backbone from unlabelled crops, where no pretrained weights can be had (docs/pretraining.md)."""
