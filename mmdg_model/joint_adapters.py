@@ -5,8 +5,8 @@ mostly kernel launches and a processor mostly passes over memory. Here their wei
 parameters, are stacked in each pass and all adapters go through each step together. In the last block only the class
 tokens are read, so only what reaches them is computed.
 
-Inside the adapters everything is float32 even under autocast: it costs little there, and half precision is slower on a
-processor. The large products, down from and up to the width d, follow autocast.
+Inside the adapters everything is float32 even under autocast: it costs little there, and half precision is slower on
+a processor. The large products, down from and up to the width d, follow autocast.
 
 Legend: b batch, m modalities (order of `network.MODALITIES`), n tokens (class token first), q tokens of the result (n or
 1), d width, a adapter width, k adapters of the block, h heads, g patches a side.
@@ -145,7 +145,7 @@ def _convolve(adapters: Sequence[UAdapter], tokens_KBQA: Tensor) -> Tensor:
 
 
 def _up(adapters: Sequence[UAdapter], layout: AdapterLayout, tokens_KBQA: Tensor, present_MB: Tensor) -> Tensor:
-    count, batch, queries, _ = tokens_KBQA.shape
+    batch, queries = tokens_KBQA.shape[1:3]
     present_KB = torch.stack([present_MB[index] for index in layout.source])
     present_KB11 = present_KB[:, :, None, None].to(tokens_KBQA.dtype)
     # The column of presence carries the bias: an absent source gives neither product nor bias.

@@ -28,7 +28,7 @@ class QuickGELU(nn.Module):
 class GELU(nn.GELU):
     """GELU; in training its slope is computed once, however many cotangents are sent back (`gradient_functions`)."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - PyTorch's name
+    def forward(self, input: Tensor) -> Tensor:
         """Element by element; any shape."""
         return gelu(input) if self.training and torch.is_grad_enabled() else super().forward(input)
 

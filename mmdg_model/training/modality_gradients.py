@@ -76,9 +76,9 @@ def modality_gradients(*, cross_entropy: Tensor, domain_loss_M: Tensor, class_to
     """Gradients of cross_entropy + Σ_m domain_loss_M, split as ReGrad needs them. Frees the graph.
 
     Three backward passes for the target's modalities and, unless the target is `both`, one more; a single pass of the
-    whole objective when nothing is modulated: the baseline, bit for bit. The three reach the modulated tensors only, the
-    last one is of the whole objective, so that weights shared by all modalities are differentiated once. What it says
-    of a modulated tensor, less the three, is the other loss's gradient: exact but for rounding.
+    whole objective when nothing is modulated: the baseline, bit for bit. The three reach the modulated tensors only,
+    the last one is of the whole objective, so that weights shared by all modalities are differentiated once. What it
+    says of a modulated tensor, less the three, is the other loss's gradient: exact but for rounding.
 
     Args:
         cross_entropy: scalar; may depend on the class tokens and on the head only.
@@ -148,11 +148,11 @@ def _stacked(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     examples = {name: gradient for part in parts for name, gradient in part.items()}
     for name, example in examples.items():
         shapes.setdefault((example.shape, example.dtype), []).append(name)
-    stacked = {}
+    stacked: dict[str, Tensor] = {}
     for names in shapes.values():
         nothing = torch.zeros_like(examples[names[0]])
         together = torch.stack([part.get(name, nothing) for name in names for part in parts])
-        stacked.update(zip(names, together.unflatten(0, (len(names), len(parts))).unbind(), strict=True))
+        stacked.update(zip(names, together.reshape(len(names), len(parts), *nothing.shape).unbind(), strict=True))
     return stacked
 
 

@@ -228,7 +228,7 @@ class StepGradients:
 
     def _on_processor(self) -> StepStatistics:
         flat = torch.cat([value.flatten() for value in self.statistics]).cpu()
-        parts = flat.split([value.numel() for value in self.statistics])
+        parts = flat.split_with_sizes([value.numel() for value in self.statistics])
         return StepStatistics(*(part.reshape(value.shape) for part, value in zip(parts, self.statistics, strict=True)))
 
     def _reduce(self, gradients: dict[str, Tensor], names: list[str], leading: tuple[int, ...], weight: float,

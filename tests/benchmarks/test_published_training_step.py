@@ -1,4 +1,4 @@
-"""The baseline of benchmarks/training.py does the same work as ours: the same update from the same weights and batch."""
+"""The baseline of benchmarks/training.py does the same work as ours: one update from the same weights and batch."""
 
 from dataclasses import replace
 

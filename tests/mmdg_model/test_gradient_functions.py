@@ -1,4 +1,4 @@
-"""Operations with a backward pass of our own: values and gradients are PyTorch's, for as many cotangents as one likes."""
+"""Operations with a backward pass of our own: values and gradients are PyTorch's, for any number of cotangents."""
 
 import pytest
 import torch
