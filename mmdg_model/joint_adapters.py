@@ -8,8 +8,8 @@ tokens are read, so only what reaches them is computed.
 Inside the adapters everything is float32 even under autocast: it costs little there, and half precision is slower on
 a processor. The large products, down from and up to the width d, follow autocast.
 
-Legend: b batch, m modalities (order of `network.MODALITIES`), n tokens (class token first), q tokens of the result (n or
-1), d width, a adapter width, k adapters of the block, h heads, g patches a side.
+Legend: b batch, m modalities (order of `network.MODALITIES`), n tokens (class token first), q tokens of the result
+(n or 1), d width, a adapter width, k adapters of the block, h heads, g patches a side.
 """
 
 from __future__ import annotations
