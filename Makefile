@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bare lock lock-sizes clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -53,6 +53,9 @@ lock:  ## resolve requirements.lock again (needs uv; UPGRADE=1 moves the pins)
 
 bench-model: set-up  ## every inference backend against a naive reference: time, agreement, share of the peak
 	$(RUN)/python benchmarks/model.py $(BENCH_ARGUMENTS)
+
+bench-training: set-up  ## a base ReGrad training step against the published form: time, memory (about half an hour)
+	$(RUN)/python benchmarks/training.py $(BENCH_ARGUMENTS)
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes

@@ -6,15 +6,16 @@ Legend: b batch, m modalities (RGB, depth, infrared: `MODALITIES`), n tokens (cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from mmdg_model.config import AdapterDirections, HeadInput, ModelConfig, ResidualSource
 from mmdg_model.inputs import AbsenceEncoding
+from mmdg_model.joint_adapters import AdapterLayout, exchange_jointly
 from mmdg_model.scorer import Modality
-from mmdg_model.u_adapter import build_u_adapter
+from mmdg_model.u_adapter import UAdapter, build_u_adapter
 from mmdg_model.uncertainty import MonteCarloUncertainty, TokenUncertainty, build_uncertainty
 from mmdg_model.vit import INIT_STD, TokenEmbedding, ViTBlock, build_block, build_embedding
 
@@ -80,17 +81,34 @@ class AdaptedBlock(nn.Module):
         super().__init__()
         self.directions = directions
         self.residual_source = residual_source
+        self.layout = AdapterLayout(tuple(MODALITIES.index(own) for own, _ in directions),
+                                    tuple(MODALITIES.index(source) for _, source in directions), len(MODALITIES))
         self.block = block
         self.adapters = nn.ModuleDict(dict(adapters))
         self.uncertainty = uncertainty
 
-    def forward(self, stream_MBND: Tensor, present_MB: Tensor) -> tuple[Tensor, Tensor]:
-        """Stream `[m, b, n, d]`, presence `[m, b]` to the next stream and the token certainty `[m, b, n, 1]`."""
+    def forward(self, stream_MBND: Tensor, present_MB: Tensor, *,
+                class_tokens_only: bool = False) -> tuple[Tensor, Tensor]:
+        """Stream `[m, b, n, d]`, presence `[m, b]` to the next stream and the token certainty `[m, b, n, 1]`.
+
+        Args:
+            stream_MBND: of the block before.
+            present_MB: `bool`.
+            class_tokens_only: compute the next stream of the class tokens alone, `[m, b, 1, d]`: all that is read of
+                the last block. In training mode only.
+        """
         attended_MBND = self._attend(stream_MBND)
         certainty_MBN1: Tensor = self.uncertainty(attended_MBND)
         residual_MBND = stream_MBND + attended_MBND
         normed_MBND = self.block.mlp_norm(residual_MBND)
-        exchanged_MBND = self._exchange(normed_MBND, certainty_MBN1, present_MB)
+        if self.training:
+            exchanged_MBND = exchange_jointly(
+                [cast(UAdapter, self.adapters[direction_name(*pair)]) for pair in self.directions], self.layout,
+                normed_MBND, certainty_MBN1, present_MB, class_tokens_only=class_tokens_only)
+            if class_tokens_only:
+                normed_MBND, residual_MBND = normed_MBND[:, :, :1], residual_MBND[:, :, :1]
+        else:  # one adapter after the other, for hooks and exporters to see
+            exchanged_MBND = self._exchange(normed_MBND, certainty_MBN1, present_MB)
         skip_MBND = normed_MBND if self.residual_source is ResidualSource.NORMED else residual_MBND
         return skip_MBND + self.block.mlp(normed_MBND) + exchanged_MBND, certainty_MBN1
 
@@ -149,8 +167,10 @@ class MMDG(nn.Module):
         self._start_pass()
         read_BM = present_BM if self.config.absence is AbsenceEncoding.FLAG else torch.ones_like(present_BM)
         stream_MBND = self._embed(planes, read_BM)
-        for block in self.blocks:
-            stream_MBND, certainty_MBN1 = block(stream_MBND, read_BM.T)
+        for index, block in enumerate(self.blocks):
+            # All that is read of the last block are class tokens.
+            shortened = {"class_tokens_only": True} if block.training and index == len(self.blocks) - 1 else {}
+            stream_MBND, certainty_MBN1 = block(stream_MBND, read_BM.T, **shortened)
         class_tokens_BMD = self._class_tokens(stream_MBND, read_BM)
         logits: Tensor = self.head(self._head_input(class_tokens_BMD, read_BM))
         class_certainty_BM = certainty_MBN1[:, :, 0, 0].T * present_BM.to(logits.dtype)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdg_model.config import Activation, EmbeddingNorm, ModelConfig
+from mmdg_model.gradient_functions import attention, gelu
 from mmdg_model.u_adapter import quick_gelu
 
 #: Standard deviation of fresh tokens, position embeddings and projections (ViT's).
@@ -22,6 +23,14 @@ class QuickGELU(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         """Element by element; any shape."""
         return quick_gelu(value)
+
+
+class GELU(nn.GELU):
+    """GELU; in training its slope is computed once, however many cotangents are sent back (`gradient_functions`)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Element by element; any shape."""
+        return gelu(input) if self.training and torch.is_grad_enabled() else super().forward(input)
 
 
 class TokenEmbedding(nn.Module):
@@ -64,7 +73,10 @@ class SelfAttention(nn.Module):
         """`[b, n, d]` to `[b, n, d]`."""
         joint_BN3HK = self.query_key_value(tokens_BND).reshape(*tokens_BND.shape[:2], 3, self.heads, -1)
         query_BHNK, key_BHNK, value_BHNK = joint_BN3HK.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed_BHNK = F.scaled_dot_product_attention(query_BHNK, key_BHNK, value_BHNK, is_causal=self.causal)
+        if self.training and torch.is_grad_enabled() and not self.causal:
+            mixed_BHNK = attention(query_BHNK, key_BHNK, value_BHNK)
+        else:
+            mixed_BHNK = F.scaled_dot_product_attention(query_BHNK, key_BHNK, value_BHNK, is_causal=self.causal)
         output: Tensor = self.output(mixed_BHNK.transpose(1, 2).flatten(2))
         return output
 
@@ -78,7 +90,7 @@ class ViTBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(width, eps=layer_norm_eps)
         self.attention = SelfAttention(width=width, heads=heads)
         self.mlp_norm = nn.LayerNorm(width, eps=layer_norm_eps)
-        non_linearity = QuickGELU() if activation is Activation.QUICK_GELU else nn.GELU()
+        non_linearity = QuickGELU() if activation is Activation.QUICK_GELU else GELU()
         self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), non_linearity,
                                  nn.Linear(mlp_ratio * width, width))
         for layer in self.mlp:

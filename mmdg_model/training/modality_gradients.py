@@ -13,7 +13,7 @@ Legend: b batch, m modalities (order of `network.MODALITIES`), d width.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,8 +75,10 @@ def modality_gradients(*, cross_entropy: Tensor, domain_loss_M: Tensor, class_to
                        target: ReGradTarget, loss_scale: float | Tensor = 1.0) -> ModalityGradients:
     """Gradients of cross_entropy + Σ_m domain_loss_M, split as ReGrad needs them. Frees the graph.
 
-    Three backward passes for the target's modalities and, unless the target is `both`, one for the other loss; a single
-    pass of the whole objective when nothing is modulated: the baseline, bit for bit.
+    Three backward passes for the target's modalities and, unless the target is `both`, one more; a single pass of the
+    whole objective when nothing is modulated: the baseline, bit for bit. The three reach the modulated tensors only,
+    the last one is of the whole objective, so that weights shared by all modalities are differentiated once. What it
+    says of a modulated tensor, less the three, is the other loss's gradient: exact but for rounding.
 
     Args:
         cross_entropy: scalar; may depend on the class tokens and on the head only.
@@ -101,8 +103,13 @@ def modality_gradients(*, cross_entropy: Tensor, domain_loss_M: Tensor, class_to
     in_target = {"ce": target is not ReGradTarget.SSP, "ssp": target is not ReGradTarget.CROSS_ENTROPY}
     tokens_cotangent, *head_gradients = torch.autograd.grad(
         cross_entropy, [class_tokens_BMD, *with_head.values()], retain_graph=True, allow_unused=True)
-    collected = _Collected(modulated, modalities=len(domain_loss_M))
-    for index in range(len(domain_loss_M)):
+    modalities = range(len(domain_loss_M))
+    wanted = {name: body[name] for name in modulated}
+    others = {name: parameter for name, parameter in body.items() if name not in wanted}
+    # Tensors that are not modulated need one gradient of everything, so they wait for the last pass.
+    in_pass = body if target is ReGradTarget.BOTH else wanted
+    parts: list[dict[str, Tensor]] = []
+    for index in modalities:
         outputs, cotangents = [], []
         if in_target["ce"] and tokens_cotangent is not None:
             outputs.append(class_tokens_BMD)
@@ -110,37 +117,51 @@ def modality_gradients(*, cross_entropy: Tensor, domain_loss_M: Tensor, class_to
         if in_target["ssp"]:
             outputs.append(domain_loss_M[index])
             cotangents.append(torch.ones_like(domain_loss_M[index]))
-        last = target is ReGradTarget.BOTH and index == len(domain_loss_M) - 1
-        collected.add_modality(index, _gradients(outputs, body, cotangents, retain=not last))
-    if target is ReGradTarget.CROSS_ENTROPY:
-        collected.add_plain(_gradients([domain_loss_M.sum()], body, retain=False))
-    elif target is ReGradTarget.SSP:
-        collected.add_plain(_gradients([cross_entropy], body, retain=False))
-    collected.add_plain({name: gradient for name, gradient in zip(with_head, head_gradients, strict=True)
-                         if gradient is not None})
-    return ModalityGradients(collected.by_modality, collected.plain)
+        last = target is ReGradTarget.BOTH and index == modalities[-1]
+        parts.append(_gradients(outputs, in_pass, cotangents, retain=not last))
+    by_modality = _stacked([{name: part[name] for name in wanted if name in part} for part in parts])
+    plain: dict[str, Tensor] = {}
+    if target is ReGradTarget.BOTH:
+        for part in parts:
+            for name in others:
+                if name in part:
+                    plain[name] = plain[name] + part[name] if name in plain else part[name]
+    else:
+        rest = domain_loss_M.sum() if target is ReGradTarget.CROSS_ENTROPY else cross_entropy
+        if not others:
+            plain = _gradients([rest], body, retain=False)
+        else:
+            # The whole objective's, less what is known of it: exact but for rounding.
+            plain = _gradients([cross_entropy, domain_loss_M.sum()], body if rest.requires_grad else others,
+                               retain=False)
+            _subtract_sums(plain, by_modality)
+    plain |= {name: gradient for name, gradient in zip(with_head, head_gradients, strict=True) if gradient is not None}
+    return ModalityGradients(by_modality, plain)
 
 
-class _Collected:
-    """Gradients sorted into their place as the passes deliver them."""
+def _stacked(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """`[m, *shape]` of each tensor that any part has, zeros where one lacks it.
 
-    def __init__(self, modulated: Collection[str], *, modalities: int) -> None:
-        self.modulated = frozenset(modulated)
-        self.modalities = modalities
-        self.by_modality: dict[str, Tensor] = {}
-        self.plain: dict[str, Tensor] = {}
+    Tensors of one shape share one stack: a kernel for each of a dozen shapes, not for each of hundreds of tensors.
+    """
+    shapes: dict[tuple[torch.Size, torch.dtype], list[str]] = {}
+    examples = {name: gradient for part in parts for name, gradient in part.items()}
+    for name, example in examples.items():
+        shapes.setdefault((example.shape, example.dtype), []).append(name)
+    stacked: dict[str, Tensor] = {}
+    for names in shapes.values():
+        nothing = torch.zeros_like(examples[names[0]])
+        together = torch.stack([part.get(name, nothing) for name in names for part in parts])
+        stacked.update(zip(names, together.reshape(len(names), len(parts), *nothing.shape).unbind(), strict=True))
+    return stacked
 
-    def add_modality(self, index: int, gradients: Mapping[str, Tensor]) -> None:
-        self.add_plain({name: gradient for name, gradient in gradients.items() if name not in self.modulated})
-        for name, gradient in gradients.items():
-            if name in self.modulated:
-                if name not in self.by_modality:
-                    self.by_modality[name] = gradient.new_zeros(self.modalities, *gradient.shape)
-                self.by_modality[name][index] = gradient
 
-    def add_plain(self, gradients: Mapping[str, Tensor]) -> None:
-        for name, gradient in gradients.items():
-            self.plain[name] = self.plain[name] + gradient if name in self.plain else gradient
+def _subtract_sums(totals: dict[str, Tensor], by_modality: Mapping[str, Tensor]) -> None:
+    """Total less the sum over modalities, of the tensors in both."""
+    names = [name for name in by_modality if name in totals]
+    if names:
+        rest = torch._foreach_sub([totals[name] for name in names], [by_modality[name].sum(dim=0) for name in names])
+        totals.update(zip(names, rest, strict=True))
 
 
 def _gradients(outputs: list[Tensor], parameters: Mapping[str, nn.Parameter], cotangents: list[Tensor] | None = None,

@@ -205,32 +205,31 @@ class StepGradients:
             ValueError: no sample was added.
             ReGradError: an SSP loss that is not finite.
         """
-        samples = float(self.statistics.samples)
+        # One transfer for all of them: each would make a GPU wait.
+        statistics = self._on_processor()
+        samples = float(statistics.samples)
         if not samples:
             raise ValueError("the step holds no sample; add at least one batch before the update")
-        counts_M = self.statistics.present
+        counts_M = statistics.present
         ssp_losses, entropies = ((total_M / counts_M).tolist() for total_M in (  # 0 / 0 is NaN: absent
-            self.statistics.ssp_loss, self.statistics.ssp_entropy))
+            statistics.ssp_loss, statistics.ssp_entropy))
+        # In the parameters' order, whatever was reached first: sums over them are equal in all processes, bit for bit.
+        by_modality = {name: self.by_modality[name] for name in self.modulated if name in self.by_modality}
         updates, record = modulate(
-            self.by_modality, {name: parameter_owner(name) for name in self.by_modality},
-            ssp_losses=ssp_losses, present=(counts_M > 0).tolist(), certainty=self._certainty(config.regrad),
-            cases=config.regrad.cases)
-        for name, gradient in self.plain.items():
-            updates[name] = updates[name] + gradient if name in updates else gradient
-        return updates, StepRecord(cross_entropy=float(self.statistics.cross_entropy) / samples,
+            by_modality, {name: parameter_owner(name) for name in by_modality}, ssp_losses=ssp_losses,
+            present=(counts_M > 0).tolist(), certainty=_certainty(statistics, config.regrad), cases=config.regrad.cases)
+        both = [name for name in updates if name in self.plain]
+        if both:
+            joined = torch._foreach_add([updates[name] for name in both], [self.plain[name] for name in both])
+            updates.update(zip(both, joined, strict=True))
+        updates |= {name: gradient for name, gradient in self.plain.items() if name not in updates}
+        return updates, StepRecord(cross_entropy=float(statistics.cross_entropy) / samples,
                                    ssp_entropy=tuple(entropies), regrad=record)
 
-    def _certainty(self, config: ReGradConfig) -> list[float]:
-        """U_m; 1 for a modality that no sample has."""
-        counts_M = self.statistics.present
-        if config.certainty is CertaintyFactor.ONE:
-            return [1.0] * len(counts_M)
-        mean_M = self.statistics.certainty / counts_M.clamp_min(1.0)
-        if config.aggregation is BatchAggregation.EXP_OF_MEAN:
-            mean_M = mean_M.exp()
-        # Rounding may carry a certainty of 1 past it.
-        certainty: list[float] = torch.where(counts_M > 0, mean_M, 1.0).clamp(0.0, 1.0).tolist()
-        return certainty
+    def _on_processor(self) -> StepStatistics:
+        flat = torch.cat([value.flatten() for value in self.statistics]).cpu()
+        parts = flat.split_with_sizes([value.numel() for value in self.statistics])
+        return StepStatistics(*(part.reshape(value.shape) for part, value in zip(parts, self.statistics, strict=True)))
 
     def _reduce(self, gradients: dict[str, Tensor], names: list[str], leading: tuple[int, ...], weight: float,
                 group: distributed.ProcessGroup | None) -> None:
@@ -246,6 +245,19 @@ class StepGradients:
         parts = message.split_with_sizes([gradients[name].numel() for name in names])
         for name, part in zip(names, parts, strict=True):
             gradients[name] = part.reshape(gradients[name].shape)
+
+
+def _certainty(statistics: StepStatistics, config: ReGradConfig) -> list[float]:
+    """U_m; 1 for a modality that no sample has."""
+    counts_M = statistics.present
+    if config.certainty is CertaintyFactor.ONE:
+        return [1.0] * len(counts_M)
+    mean_M = statistics.certainty / counts_M.clamp_min(1.0)
+    if config.aggregation is BatchAggregation.EXP_OF_MEAN:
+        mean_M = mean_M.exp()
+    # Rounding may carry a certainty of 1 past it.
+    certainty: list[float] = torch.where(counts_M > 0, mean_M, 1.0).clamp(0.0, 1.0).tolist()
+    return certainty
 
 
 def assign_gradients(trainable: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor]) -> None:
