@@ -3,7 +3,8 @@
     run.json                  the `RunConfig`, canonical; decides what the run is
     environment.json          program and revision, packages, machine, data fingerprint, backbone, what trains; and each
                               start of the run with its date and machine settings
-    metrics.jsonl             a line an update, a line an epoch
+    metrics.jsonl             a line an update, two an epoch; equal bytes for equal runs
+    timing.jsonl              seconds, samples a second and share of waiting; never equal
     troubles.jsonl            files that could not be used
     tensorboard/              the same scalars
     frozen.safetensors        tensors of the network that training leaves as they are, once
@@ -55,6 +56,10 @@ class RunDirectory:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def timing_file(self) -> Path:
+        return self.path / "timing.jsonl"
 
     @property
     def troubles_file(self) -> Path:
