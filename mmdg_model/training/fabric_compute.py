@@ -91,6 +91,11 @@ def _only_deterministic_kernels() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def is_first_process() -> bool:
+    """Whether this process is, or will be, the one that writes and talks; by what launchers put into the environment."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
+
+
 class FabricCompute:
     """Implements `compute.Compute` around a launched `Fabric`.
 
@@ -103,6 +108,7 @@ class FabricCompute:
         precision: Any = fabric.strategy.precision
         self._scaler: torch.amp.GradScaler | None = getattr(precision, "scaler", None)
         self._scale_is_due = False
+        self._known_scale: float | None = None
         if self._scaler is not None:
             self._scaler.scale(torch.zeros((), device=self.device))  # it makes its scale at the first use
 
@@ -127,7 +133,9 @@ class FabricCompute:
         if self._scaler is None:
             return 1.0
         self._settle_scale()
-        return float(self._scaler.get_scale())
+        if self._known_scale is None:  # asked for with every batch, and each answer waits for the GPU
+            self._known_scale = float(self._scaler.get_scale())
+        return self._known_scale
 
     def apply(self, optimizer: torch.optim.Optimizer) -> bool:
         finite = self._gradients_are_finite(optimizer)
@@ -155,6 +163,7 @@ class FabricCompute:
         """Restores `state`."""
         if self._scaler is not None:
             self._scaler.load_state_dict(dict(state))
+            self._known_scale = None
             self._scaler.scale(torch.zeros((), device=self.device))
 
     def close(self) -> None:
@@ -167,6 +176,7 @@ class FabricCompute:
         if self._scaler is not None and self._scale_is_due:
             self._scaler.update()
             self._scale_is_due = False
+            self._known_scale = None
 
     def _gradients_are_finite(self, optimizer: torch.optim.Optimizer) -> bool:
         gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]

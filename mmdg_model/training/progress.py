@@ -68,7 +68,6 @@ class ConsoleReporter:
         self._task = self._bar.add_task("", total=None)
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -78,6 +77,7 @@ class ConsoleReporter:
     def updated(self, report: Report) -> None:
         """Moves the bar, or prints a line when it is time."""
         if self._console.is_terminal:
+            self._bar.start()  # with the first update: processes without any have no bar
             self._bar.update(self._task, completed=report.updates, total=report.total, description=described(report))
         elif self._clock() - self._last_line >= LINE_EVERY_S:
             self._last_line = self._clock()

@@ -8,6 +8,7 @@ rate by the update's number, and the global generators are seeded anew before ea
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import time
@@ -147,6 +148,10 @@ class _Training:
         return self.compute.rank == 0
 
     def run(self) -> Outcome:
+        with self._sole_writer():
+            return self._run()
+
+    def _run(self) -> Outcome:
         self._require_equal_weights()
         self._restore()
         self.log = RunLog(self.directory, self.position, updates=self.length.updates, epochs=self.length.epochs,
@@ -170,6 +175,23 @@ class _Training:
             self.log.close()
 
     # ---- beginning and end ----
+
+    @contextmanager
+    def _sole_writer(self) -> Iterator[None]:
+        """Two trainings in one directory would spoil it for both."""
+        if not self.leads:
+            yield
+            return
+        with self.directory.metrics_file.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunDirectoryError(f"{self.directory.path} is being trained by another process; wait for it, or "
+                                        "stop it first") from None
+            for folder in (self.directory.resume, self.directory.path / "epochs"):
+                for left_over in folder.glob("*.unfinished"):  # of a process that was killed while it wrote
+                    left_over.unlink()
+            yield
 
     def _require_equal_weights(self) -> None:
         ours = state_hash(self.method.network.state_dict()).encode()

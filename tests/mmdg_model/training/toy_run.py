@@ -209,17 +209,15 @@ def toy_train(folder, config=None, *, method=ToyMethod, data=None, machine=None,
                  method=method(context(compute, config, data), **config.settings), compute=compute, **options)
 
 
-class Killed:
-    """Kills this very process, as a power cut would, after so many calls of what it is wrapped around."""
+def killed(call, after):
+    """`call`, but its Nth call kills this very process first, as a power cut would."""
+    left = itertools.count(after - 1, -1)
 
-    def __init__(self, call, after):
-        self.call, self.left = call, after
-
-    def __call__(self, *arguments, **options):
-        self.left -= 1
-        if self.left == 0:
+    def counted(*arguments, **options):
+        if next(left) == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return self.call(*arguments, **options)
+        return call(*arguments, **options)
+    return counted
 
 
 def main():
@@ -236,12 +234,12 @@ def main():
     def build(config, context):
         method = ToyMethod(context, **config.settings)
         if wanted.kill == "update":
-            method.update = Killed(method.update, wanted.after)
+            method.update = killed(method.update, wanted.after)
         return method
 
     if wanted.kill == "write":
         # Between the writing of a file and its taking its place.
-        Path.replace = Killed(Path.replace, wanted.after)
+        Path.replace = killed(Path.replace, wanted.after)
     # A clock that counts its own readings: saves fall on the same updates in every run.
     outcome = run_training(
         RunDirectory(wanted.folder),
