@@ -61,6 +61,8 @@ def train_command(
     nodes: Annotated[int, typer.Option(min=1, help="machines; torchrun says it itself")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="loader processes of each process")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="of torch, in each process; 0: its own choice")] = 0,
+    cache_mib: Annotated[int, typer.Option(min=0, help="memory for decoded samples, in each process; 0: decode each "
+                                                       "time")] = 0,
     save_every_s: Annotated[float, typer.Option(min=0, help="seconds between saves of what a killed run goes on "
                                                             "from")] = 300.0,
     deterministic: Annotated[bool, typer.Option(help="on a GPU, only kernels that repeat bit for bit")] = True,
@@ -99,8 +101,8 @@ def train_command(
         values = {key: value for key, value in named.items() if value is not None}
         chosen = configured(config, changes or [], values, preset)
         machine = MachineConfig(root=data, lists=lists, metadata=metadata, backbone=backbone, accelerator=accelerator,
-                                devices=devices, nodes=nodes, workers=workers, threads=threads, save_every_s=save_every_s,
-                                deterministic=deterministic, tensorboard=tensorboard)
+                                devices=devices, nodes=nodes, workers=workers, threads=threads, cache_mib=cache_mib,
+                                save_every_s=save_every_s, deterministic=deterministic, tensorboard=tensorboard)
     except (RunConfigError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     directory = RunDirectory(out)
