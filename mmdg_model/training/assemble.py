@@ -5,6 +5,7 @@ Used by `mmdg train` and by whatever runs many jobs.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -85,13 +86,15 @@ def run_training(directory: RunDirectory, config: RunConfig, machine: MachineCon
         claim(directory, config)  # before anything is started for it
         return Outcome.ALREADY_FINISHED
     compute = launch(machine, config.precision)
-    try:
+    with contextlib.ExitStack() as closing:
+        closing.callback(compute.close)
         data = open_data(config, machine, rank=compute.rank, world_size=compute.world_size)
         if config.data not in ("", data.fingerprint):
             raise RunConfigError(f"run configuration: data is {config.data}, but the lists and files found are "
                                  f"{data.fingerprint}; they have changed: put them back, or leave the key empty and "
                                  "train in a new directory")
         config = dataclasses.replace(config, data=data.fingerprint)
+        closing.callback(data.close)
         claim(directory, config)
         method = build_method(config, MethodContext(
             model=config.model.resolve(), inputs=data.inputs, classes=data.classes, optimiser=config.optimiser,
@@ -100,5 +103,3 @@ def run_training(directory: RunDirectory, config: RunConfig, machine: MachineCon
             on_start(config, data, compute)
         return train(directory, config, machine, data=data, method=method, compute=compute,
                      reporter=reporter or Silent(), stop=stop, clock=clock)
-    finally:
-        compute.close()

@@ -92,7 +92,7 @@ def _only_deterministic_kernels() -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is, or will be, the one that writes and talks; by what launchers put into the environment."""
+    """Whether this process is, or will be, the one that writes and talks, as launchers say in the environment."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +14,7 @@ from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.training.tensorboard_log import TensorBoardLog
 
 if TYPE_CHECKING:
+    from mmdg_model.training.decoding import FileTrouble
     from mmdg_model.training.run_data import RunData
 
 #: Updates between two lines of `timing.jsonl` and two points of TensorBoard's curves.
@@ -97,19 +98,29 @@ class RunLog:
             seconds_left=left_s))
 
     def epoch(self, kind: str, epoch: int, updates: int, scalars: Mapping[str, float]) -> None:
-        """At an epoch's beginning (`epoch_start`) and end (`epoch_end`); troubles met so far are written, too."""
+        """At an epoch's beginning (`epoch_start`) and end (`epoch_end`)."""
         if not self._leads:
             return
         self._metrics.write({"kind": kind, "epoch": epoch, "update": updates, **scalars})
         if self._curves is not None:
             self._curves.write(scalars, updates)
-        self._write_troubles()
 
-    def close(self) -> None:
-        """Closes all files; troubles that are not written yet are."""
+    def troubles(self, met: Iterable[FileTrouble]) -> None:
+        """Writes and tells those that are new to the run."""
         if not self._leads:
             return
-        self._write_troubles()
+        for trouble in met:
+            if (key := (str(trouble.path), str(trouble.modality))) not in self._told_troubles:
+                self._told_troubles.add(key)
+                self._troubles.write({"path": key[0], "modality": key[1], "kind": str(trouble.kind),
+                                      "reason": trouble.reason})
+                self._reporter.note(f"trouble: {trouble}")
+
+    def close(self) -> None:
+        """Closes all files; this process's troubles that are not written yet are."""
+        if not self._leads:
+            return
+        self.troubles(self._data.troubles)
         for log in (self._metrics, self._timing, self._troubles, self._curves):
             if log is not None:
                 log.close()
@@ -124,12 +135,3 @@ class RunLog:
             self._curves.write({**scalars, **{f"time/{name}": value for name, value in timing.items()}},
                                position.updates)
         self._interval_s, self._interval_samples = now_s, 0
-
-    def _write_troubles(self) -> None:
-        for trouble in self._data.troubles:
-            if (key := (str(trouble.path), str(trouble.modality))) not in self._told_troubles:
-                self._told_troubles.add(key)
-                line: dict[str, Any] = {"path": key[0], "modality": key[1], "kind": str(trouble.kind),
-                                        "reason": trouble.reason}
-                self._troubles.write(line)
-                self._reporter.note(f"trouble: {trouble}")

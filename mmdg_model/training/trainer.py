@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,6 +25,7 @@ import torch
 
 from calibration.error_rates import Unit, auc, equal_error_point, roc
 from mmdg_model.training.compute import TrainingDiverged
+from mmdg_model.training.decoding import FileTrouble
 from mmdg_model.training.environment import describe_run, describe_start, record_start
 from mmdg_model.training.methods.contract import Method, TrainingBatch
 from mmdg_model.training.processes import gather_blobs, sum_over_processes
@@ -217,6 +219,8 @@ class _Training:
         self._tell(f"going on after update {self.position.updates} of {self.length.updates}")
 
     def _save(self) -> None:
+        """All processes call it at the same time."""
+        self.log.troubles(self._all_troubles())
         self.position = self.log.stamped(self.position)
         if self.leads:
             self.resume.save(self.position, self.method, self.compute.state())
@@ -300,6 +304,11 @@ class _Training:
             write_scores(path, table)
         return table
 
+    def _all_troubles(self) -> list[FileTrouble]:
+        blobs = gather_blobs(msgspec.json.encode(list(self.data.troubles), enc_hook=str), self.compute)
+        return [trouble for blob in blobs
+                for trouble in msgspec.json.decode(blob, type=list[FileTrouble], dec_hook=_path)]
+
     def _clean_batches(self) -> Iterable[TrainingBatch]:
         return (batch.to(self.compute.device) for batch in self.data.clean_batches())
 
@@ -327,6 +336,10 @@ class _Training:
                 f"training diverged in update {self.position.updates + 1} (epoch {self.position.epoch}): {error}. "
                 f"{self.directory.path} keeps the epochs and metrics until then; train anew in another directory with "
                 "a lower optimiser.learning_rate, some optimiser.warmup_updates, or precision 32-true") from error
+
+
+def _path(kind: type[Any], value: Any) -> Any:
+    return kind(value)
 
 
 def _measured(table: ScoreTable) -> dict[str, float]:

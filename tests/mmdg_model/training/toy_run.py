@@ -117,6 +117,9 @@ class ToyData:
     def take_waiting_share(self):
         return 0.25
 
+    def close(self):
+        pass
+
 
 class ToyNetwork(nn.Module):
     def __init__(self):
