@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -140,7 +141,7 @@ def configured(file: Path | None, changes: list[str], named: Mapping[str, Any], 
             raise RunConfigError(f"{file}: no readable YAML ({error})") from error
         if not isinstance(read, dict | None):
             raise RunConfigError(f"{file}: {read!r}, expected a mapping such as 'protocol: CPS_W'")
-        values = read or {}
+        values = _with_numbers(read or {})
     for change in changes:
         key, separator, text = change.partition("=")
         if not separator or not key:
@@ -159,15 +160,18 @@ def _parsed(text: str, change: str) -> Any:
 
     from mmdg_model.training.run_config import RunConfigError
     try:
-        return float(text) if _is_number_that_yaml_misses(text) else yaml.safe_load(text)
+        return _with_numbers(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise RunConfigError(f"--set {change!r}: the value is no YAML ({error})") from error
 
 
-def _is_number_that_yaml_misses(text: str) -> bool:
-    """YAML 1.1 reads 3e-4 as a text: it wants a point."""
-    mantissa, letter, exponent = text.lower().partition("e")
-    return bool(letter) and mantissa.lstrip("+-").isdigit() and exponent.lstrip("+-").isdigit()
+def _with_numbers(value: Any) -> Any:
+    """YAML 1.1 takes 3e-4 for a text, because it has no point; nobody else does."""
+    if isinstance(value, dict):
+        return {key: _with_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(inner) for inner in value]
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+[eE][+-]?\d+", value) else value
 
 
 def _put(values: dict[str, Any], keys: list[str], value: Any, place: str) -> None:

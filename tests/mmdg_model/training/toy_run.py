@@ -1,6 +1,6 @@
 """A whole run in a second: a tiny network with dropout, a state of its own and a frozen part, on drawn samples.
 
-As a program, for runs that are killed: `python -m tests.mmdg_model.training.toy_run FOLDER [--kill ...]`.
+As a program, for several processes: `python -m tests.mmdg_model.training.toy_run FOLDER --devices 2 [--tree ROOT]`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from mmdg_model.inputs import InputSpecification, PreparedInputs
 from mmdg_model.scorer import Modality
-from mmdg_model.training.assemble import run_training
+from mmdg_model.training.assemble import build_registered, run_training
 from mmdg_model.training.compute import SingleProcess, TrainingDiverged
 from mmdg_model.training.methods.contract import MethodContext, OptimiserConfig, TrainingBatch
 from mmdg_model.training.run_config import MachineConfig, ModelChoice, RecipeConfig, RunConfig
@@ -28,6 +29,7 @@ from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.training.samples import Domain, Sample, Split
 from mmdg_model.training.ssp_loss import DomainClasses
 from mmdg_model.training.trainer import train
+from tests.mmdg_model.training import trees
 
 SIZE, SAMPLES, VALIDATION, BATCH = 8, 20, 12, 8
 UPDATES_PER_EPOCH = 3  # of 8, 8 and 4 samples
@@ -67,7 +69,7 @@ class ToyData:
     def sample(self, key):
         rng = np.random.default_rng(key)
         live = int(rng.integers(2))
-        planes = rng.normal(0.5 * live, 1.0, (3, 3, SIZE, SIZE)).astype(np.float32)
+        planes = rng.normal(live - 0.5, 1.0, (3, 3, SIZE, SIZE)).astype(np.float32)
         return planes, live, int(rng.integers(3))
 
     def batch(self, keys):
@@ -223,33 +225,50 @@ def killed(call, after):
     return counted
 
 
-def main():
-    """A run by `assemble.run_training`, killed where it is asked to be."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--kill", choices=("update", "write"), help="the process in its Nth update, or Nth file")
-    parser.add_argument("--after", type=int, default=0)
-    parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--dropout", type=float, default=0.3)
-    parser.add_argument("--precision", default="32-true")
-    wanted = parser.parse_args()
-
+def resumable_run(folder, *, kill="", after=0, devices=1, dropout=0.3, precision="32-true"):
+    """A run by `assemble.run_training`; this process is killed in its Nth `update`, or its Nth `write` of a file."""
     def build(config, context):
         method = ToyMethod(context, **config.settings)
-        if wanted.kill == "update":
-            method.update = killed(method.update, wanted.after)
+        if kill == "update":
+            method.update = killed(method.update, after)
         return method
 
-    if wanted.kill == "write":
-        # Between the writing of a file and its taking its place.
-        Path.replace = killed(Path.replace, wanted.after)
+    if kill == "write":  # the file is complete under another name, but has not taken its place
+        Path.replace = killed(Path.replace, after)
     # A clock that counts its own readings: saves fall on the same updates in every run.
-    outcome = run_training(
-        RunDirectory(wanted.folder),
-        toy_config(settings={"dropout": wanted.dropout}, precision=wanted.precision, data=""),
-        toy_machine(devices=wanted.devices, save_every_s=8.0), clock=itertools.count().__next__,
+    return run_training(
+        RunDirectory(Path(folder)), toy_config(settings={"dropout": dropout}, precision=precision, data=""),
+        toy_machine(devices=devices, save_every_s=4.0), clock=itertools.count().__next__,
         open_data=lambda config, machine, *, rank, world_size: ToyData(config, rank, world_size), build_method=build)
-    print(outcome)
+
+
+def listed_run(folder, root, *, workers=0, after=0, devices=1, dropout=0.2):
+    """As `resumable_run`, of MMDG itself on `trees.small_tree`; killed in its Nth update where `after` says."""
+    def build(config, context):
+        method = build_registered(config, context)
+        if after:
+            method.update = killed(method.update, after)
+        return method
+
+    config = trees.toy_run(epochs=2)
+    changes = {**config.model.changes, "trainable_parts": "everything", "adapter_dropout": dropout}
+    return run_training(
+        RunDirectory(Path(folder)), replace(config, model=replace(config.model, changes=changes)),
+        trees.machine_of(Path(root), threads=1, workers=workers, devices=devices, save_every_s=3.0, tensorboard=False),
+        clock=itertools.count().__next__, build_method=build)
+
+
+def main():
+    """A run as a program, which Lightning Fabric can start again for further processes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--tree", type=Path)
+    wanted = parser.parse_args()
+    if wanted.tree:
+        listed_run(wanted.folder, wanted.tree, devices=wanted.devices, dropout=0.0)
+    else:
+        resumable_run(wanted.folder, devices=wanted.devices, dropout=0.0)
 
 
 if __name__ == "__main__":
