@@ -89,7 +89,8 @@ def train(directory: RunDirectory, config: RunConfig, machine: MachineConfig, *,
         machine: `root` for the record, `save_every_s`, `tensorboard`.
         data, method, compute: of this process.
         reporter: told of progress in the first process.
-        stop: asked after each update; True in any process saves and ends all.
+        stop: asked after each update and around an epoch's preparation and end; True in any process saves and ends
+            all.
         clock: seconds, of whatever beginning.
 
     Raises:
@@ -166,11 +167,10 @@ class _Training:
                              describe_start(self.machine, self.compute, first_update=self.position.updates))
             self.last_save_s = self.clock()
             while self.position.updates < self.length.updates or self.position.epoch < self.length.epochs:
-                if not self._train_epoch():
+                if not self._train_epoch() or not self._end_epoch():
                     self._tell(f"stopped and saved after update {self.position.updates}; the same command goes on "
                                "from there")
                     return Outcome.INTERRUPTED
-                self._end_epoch()
             self._finish()
             return Outcome.FINISHED
         finally:
@@ -245,6 +245,9 @@ class _Training:
                 scalars = self.method.start_epoch(epoch, self._clean_batches)
             self.log.epoch("epoch_start", epoch, self.position.updates, scalars)
             self.position = msgspec.structs.replace(self.position, epoch_started=True)
+            if self._asked_to_stop():
+                self._save()
+                return False
         begin = self.position.updates_in_epoch
         end = min(self.length.updates_per_epoch, self.length.updates - (self.position.updates - begin))
         if begin < end:
@@ -276,7 +279,8 @@ class _Training:
             self._save()
         return bool(stopping)
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self) -> bool:
+        """False where the run was asked to stop before its next epoch; it has saved in any case."""
         epoch, last = self.position.epoch, self.position.epoch + 1 == self.length.epochs
         scalars: Mapping[str, float] = {}
         if last or (epoch + 1) % self.config.recipe.keep_epochs == 0:
@@ -291,6 +295,7 @@ class _Training:
         self.position = msgspec.structs.replace(self.position, epoch=epoch + 1, updates_in_epoch=0,
                                                 epoch_started=False)
         self._save()
+        return last or not self._asked_to_stop()
 
     def _score_selection(self, epoch: int, model_hash: str) -> ScoreTable:
         context = ScoreContext(split=Split.SOURCE_VALIDATION, protocol=self.config.protocol, method=self.config.method,
@@ -313,6 +318,10 @@ class _Training:
         return (batch.to(self.compute.device) for batch in self.data.clean_batches())
 
     # ---- what every step needs ----
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any process was; all processes call it at the same time."""
+        return sum_over_processes([int(self.stop())], self.compute)[0] > 0
 
     def _tell(self, text: str) -> None:
         if self.leads:

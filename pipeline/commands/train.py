@@ -73,7 +73,7 @@ def train_command(
     """Train one method on one protocol. The same command goes on with a run that was stopped or killed.
 
     Exit codes: 0 trained to the end (now or before), 1 it cannot go on (the message says why: data, directory,
-    divergence), 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM and saved.
+    divergence), 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM (once: saved).
     """
     if context.invoked_subcommand is not None:
         return

@@ -19,7 +19,8 @@ from tests.mmdg_model.training.trees import small_tree
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([toy_run.__name__, "lightning_fabric", "pyarrow.parquet"])  # else each imports
+CONTEXT.set_forkserver_preload([toy_run.__name__, "torch._dynamo", "lightning_fabric",
+                                "pyarrow.parquet"])  # else each imports
 
 
 @pytest.fixture(autouse=True)

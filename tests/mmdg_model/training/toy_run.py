@@ -206,12 +206,15 @@ def context(compute, config, data):
                          optimiser=config.optimiser, backbone=None, compute=compute, seed=config.seed)
 
 
-def toy_train(folder, config=None, *, method=ToyMethod, data=None, machine=None, compute=None, **options):
-    """A run in this process."""
-    config = config or toy_config()
-    data, compute = data or ToyData(config), compute or SingleProcess()
-    return train(RunDirectory(Path(folder)), config, machine or toy_machine(), data=data,
-                 method=method(context(compute, config, data), **config.settings), compute=compute, **options)
+def toy_train(folder, config=None, *, method=ToyMethod, data=None, machine=None, stop_after=None, **options):
+    """A run in this process, stopped after so many of its updates."""
+    config, compute = config or toy_config(), SingleProcess()
+    data, done = data or ToyData(config), []
+    built = method(context(compute, config, data), **config.settings)
+    update = built.update
+    built.update = lambda batches: (done.append(1), update(batches))[1]
+    return train(RunDirectory(Path(folder)), config, machine or toy_machine(), data=data, method=built,
+                 compute=compute, stop=lambda: stop_after is not None and len(done) >= stop_after, **options)
 
 
 def killed(call, after):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from mmdg_model.checkpoint import load_checkpoint
 from mmdg_model.training.metrics_log import read_lines
+from mmdg_model.training.progress import ConsoleReporter
 from mmdg_model.training.run_config import RunConfigError
 from mmdg_model.training.run_directory import RunDirectory
 from pipeline.commands import app, train
@@ -17,7 +18,7 @@ from tests.mmdg_model.training.trees import small_tree
 
 RUN = """
 protocol: CPS_W
-recipe: {epochs: 2, batch_size: 8}
+recipe: {epochs: 2, batch_size: 5}
 optimiser: {learning_rate: 3e-4}
 model:
   preset: micro
@@ -114,11 +115,11 @@ def test_a_run_its_second_start_and_its_export(tree, tmp_path):
     out = tmp_path / "run"
     answer = trained(tree, out, "--json")
     assert answer.exit_code == 0, answer.stderr
-    assert json.loads(answer.stdout) | {"seconds": 0} == {"run": str(out), "outcome": "finished", "updates": 4,
+    assert json.loads(answer.stdout) | {"seconds": 0} == {"run": str(out), "outcome": "finished", "updates": 6,
                                                           "epochs": 2, "epochs_kept": [0, 1], "seconds": 0}
     assert "mmdg on CPS_W, seed 0" in answer.stderr
     assert "random weights, no backbone" in answer.stderr
-    assert "2 updates an epoch" in answer.stderr
+    assert "3 updates an epoch" in answer.stderr
     update = next(line for line in read_lines(out / "metrics.jsonl") if line["kind"] == "update")
     assert {"loss/total", "ssp/rgb", "ssp/depth", "ssp/infrared", "ssp/variance"} < update.keys()
 
@@ -137,21 +138,24 @@ def test_a_run_its_second_start_and_its_export(tree, tmp_path):
     assert mmdg("train", "export", out, "--epoch", 7, "--out", tmp_path / "no").exit_code == 1
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGINT, 2)])
-def test_a_run_stopped_by_a_signal_saves_and_goes_on_to_the_same_bytes(tree, tmp_path, monkeypatch, number, workers):
-    told = train.summary
+@pytest.mark.parametrize(("number", "workers", "times"), [(signal.SIGINT, 0, 1), (signal.SIGTERM, 0, 1),
+                                                          (signal.SIGINT, 2, 1), (signal.SIGINT, 0, 2)])
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bytes(tree, tmp_path, monkeypatch, number, workers, times):
+    told = ConsoleReporter.updated
 
-    def signalled(*about):
-        os.kill(os.getpid(), number)
-        return told(*about)
+    def signalled(reporter, report):
+        if report.updates <= times:
+            os.kill(os.getpid(), number)
+        told(reporter, report)
 
-    monkeypatch.setattr(train, "summary", signalled)
+    monkeypatch.setattr(ConsoleReporter, "updated", signalled)
     before = signal.getsignal(number)
     answer = trained(tree, tmp_path / "halves", "--workers", workers)
     assert answer.exit_code == train.INTERRUPTED_EXIT_CODE, answer.stderr
-    assert "stopped and saved after update 1; the same command goes on" in answer.stderr
+    # The second signal ends it at once, unsaved.
+    assert ("stopped and saved after update 2; the same command goes on" in answer.stderr) is (times == 1)
     assert signal.getsignal(number) is before
-    monkeypatch.setattr(train, "summary", told)
+    monkeypatch.setattr(ConsoleReporter, "updated", told)
     assert trained(tree, tmp_path / "halves", "--workers", workers).exit_code == 0
     assert trained(tree, tmp_path / "whole").exit_code == 0
     for name in ("metrics.jsonl", "epochs/0001.safetensors"):
