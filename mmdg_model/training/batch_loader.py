@@ -7,7 +7,6 @@ can hang.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -73,8 +72,7 @@ class BatchLoader:
 
     def close(self) -> None:
         """Ends the workers; a later pass starts new ones."""
-        self._loader = None
-        gc.collect()  # torch ends persistent workers when the loader's iterator is collected; it stands in a cycle
+        self._loader = None  # collecting it ends them
 
     def _batches(self) -> Iterator[LoadedBatch]:
         if self._workers == 0:

@@ -182,7 +182,7 @@ def crop_of_levels(planes: Mapping[Modality, Levels]) -> CropPlanes:
     colour, depth, infrared = (planes.get(modality) for modality in (Modality.RGB, Modality.DEPTH, Modality.INFRARED))
     assert colour is not None, "load_sample raises without a colour image"
     return CropPlanes(
-        colour=colour, colour_valid=np.any(colour > 0, axis=2),
+        colour=colour, colour_valid=(colour[:, :, 0] | colour[:, :, 1] | colour[:, :, 2]) > 0,
         depth=None if depth is None else depth.astype(np.uint16), depth_valid=None if depth is None else depth > 0,
         depth_unit_m=math.nan,
         infrared=infrared, infrared_valid=None if infrared is None else infrared > 0, infrared_bit_depth=8)

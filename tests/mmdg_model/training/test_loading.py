@@ -10,6 +10,7 @@ import torch
 
 from mmdg_model.inputs import DepthEncoding, InputSpecification, prepare
 from mmdg_model.scorer import CropPlanes, Modality
+from mmdg_model.training.augmentation import DrawKey, augment
 from mmdg_model.training.batch_loader import BatchLoader
 from mmdg_model.training.decoding import TroubleKind, load_sample
 from mmdg_model.training.level_cache import CacheIndex
@@ -99,6 +100,15 @@ def test_without_augmentation_a_sample_is_what_live_crops_are_made_of(whole_tree
     assert np.array_equal(batch.planes.numpy(), expected.planes)
     assert np.array_equal(batch.present.numpy(), expected.present)
     assert data.inputs == InputSpecification(image_size=SIZE, depth_encoding=DepthEncoding.IDENTITY_8BIT)
+
+
+def test_an_augmented_sample_is_keyed_by_seed_epoch_place_and_copy(whole_tree):
+    config = toy_run(seed=5, batch_size=25, samples_per_epoch=25)
+    data = open_data(whole_tree, config)
+    ((batch,),) = data.epoch(3)
+    crops = [augment(load_sample(data.training_samples[draw.place], image_size=SIZE), config.augmentation,
+                     DrawKey(5, 3, draw.place, draw.copy)) for draw in data._order.draws(3)]
+    assert np.array_equal(batch.planes.numpy(), prepare(crops, data.inputs).planes)
 
 
 def live_crop(seed):
