@@ -8,6 +8,7 @@ can hang.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -117,6 +118,8 @@ class _Requests(Sampler[BatchRequest]):
 
 def _start_worker(_: int) -> None:
     """One thread a worker: there are as many workers as cores are to be used."""
+    # Ctrl-C reaches every process of a terminal; the run decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

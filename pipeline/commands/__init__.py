@@ -15,6 +15,7 @@ from pipeline.commands import (
     record,
     sessions,
     simulate,
+    train,
     weights,
 )
 
@@ -31,7 +32,7 @@ def _group() -> None:
 
 
 for _command in (data, demo, doctor, explain, export, kiosk, pretrain, record, sessions,
-                 simulate, weights):
+                 simulate, train, weights):
     _command.register(app)
 
 
