@@ -161,7 +161,8 @@ def write_whole(path: Path, blob: bytes) -> None:
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Whole or not at all; from whatever device."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, safetensors.torch.save(on_host, metadata=dict(metadata or {})))
+    # An empty dictionary as metadata of no tensors makes a file that safetensors itself cannot read.
+    write_whole(path, safetensors.torch.save(on_host, metadata=dict(metadata) if metadata else None))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
