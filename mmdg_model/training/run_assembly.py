@@ -56,9 +56,3 @@ class Assembly(Protocol):
     def open(self, directory: RunDirectory, machine: MachineConfig) -> Opened:
         """For scoring, of a directory's own configuration."""
         ...
-
-
-def num_updates(config: RunConfig, updates_per_epoch: int) -> int:
-    """Optimiser steps of a whole run."""
-    updates = config.recipe.epochs * updates_per_epoch
-    return min(updates, config.recipe.max_updates) if config.recipe.max_updates else updates

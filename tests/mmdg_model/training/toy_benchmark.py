@@ -24,7 +24,7 @@ from mmdg_model.inputs import InputSpecification, PreparedInputs
 from mmdg_model.training.compute import SingleProcess
 from mmdg_model.training.methods.contract import TrainingBatch
 from mmdg_model.training.protocols import WITHHELD, Scenario, sub_protocol
-from mmdg_model.training.run_assembly import Opened, Surveyed, num_updates
+from mmdg_model.training.run_assembly import Opened, Surveyed
 from mmdg_model.training.run_config import RunConfig
 from mmdg_model.training.run_data import ScoringBatch
 from mmdg_model.training.run_directory import RunDirectory, write_whole
@@ -178,7 +178,7 @@ class ToyAssembly:
     def survey(self, config, machine):
         data = ToyData(config, machine.root)
         config = dataclasses.replace(config, data=data.fingerprint)
-        return Surveyed(config=config, updates=num_updates(config, data.updates_per_epoch), simulated=data.simulated)
+        return Surveyed(config=config, updates=config.recipe.epochs * data.updates_per_epoch, simulated=data.simulated)
 
     def train(self, directory: RunDirectory, config: RunConfig, machine):
         knobs = toy_knobs(machine.root)
