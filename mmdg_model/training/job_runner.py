@@ -184,6 +184,17 @@ def _kill_all(tally: Tally) -> None:
             status.running.kill()
 
 
+def last_words(job: Job) -> str:
+    """The last line of a job's log, for a table; empty where there is none."""
+    try:
+        with log_file(job.directory).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+            lines = log.read().decode("utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip()[:100] for line in reversed(lines) if line.strip()), "")
+
+
 class LocalExecutor:
     """Processes of this machine. Each has its own process group and log; the cores are shared out evenly."""
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.commands import data, demo, doctor, explain, export, kiosk, record, sessions, weights
+from pipeline.commands import (
+    benchmark,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    kiosk,
+    record,
+    report,
+    sessions,
+    weights,
+)
 
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -18,7 +31,7 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (data, demo, doctor, explain, export, kiosk, record, sessions, weights):
+for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, record, report, sessions, weights):
     _command.register(app)
 
 

@@ -12,10 +12,15 @@ from pathlib import Path
 from calibration.error_rates import Unit
 from mmdg_model.training.benchmark_grid import JobState, failure_of, job_state
 from mmdg_model.training.evaluation import Column, Measures
-from mmdg_model.training.protocols import Scenario
+from mmdg_model.training.protocols import SUB_PROTOCOLS, Scenario
 from mmdg_model.training.run_config import RunConfig
 from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.training.run_evaluation import RunEvaluation, backbone_words, read_evaluation
+
+#: Methods from the plainest to the fullest, as tables list them; others follow by name.
+LADDER = ("vit_early", "vit_late", "vit_late_regrad", "u_adapter", "u_adapter_ssp", "mmdg_without_certainty",
+          "mmdg_certainty_in_regrad_only", "mmdg_certainty_in_adapter_only", "mmdg_conflicted_only",
+          "mmdg_unconflicted_only", "mmdg")
 
 
 class ReportError(ValueError):
@@ -82,7 +87,7 @@ class Unfinished:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Collection:
-    """All that was found: rows in the order in which they were met, and what is not done."""
+    """All that was found: rows in the order of `LADDER`, and what is not done."""
 
     rows: tuple[ReportRow, ...]
     unfinished: tuple[Unfinished, ...]
@@ -94,8 +99,9 @@ class Collection:
 
     @property
     def protocols(self) -> list[str]:
-        """Of all runs, each once, in the order met."""
-        return list(dict.fromkeys(protocol for row in self.rows for protocol, _ in row.runs))
+        """Of all runs, each once, in the paper's order."""
+        met = {protocol for row in self.rows for protocol, _ in row.runs}
+        return [name for name in SUB_PROTOCOLS if name in met]
 
 
 def collect(paths: Sequence[Path]) -> Collection:
@@ -162,6 +168,7 @@ def _rows(runs: Sequence[RunResult]) -> list[ReportRow]:
         label = method if methods.count(method) == 1 else f"{method} ({_told_apart(group[0].config, key)})"
         rows.append(ReportRow(label=label, method=method, key=key, runs=placed))
     labels = [row.label for row in rows]
+    rows.sort(key=lambda row: (LADDER.index(row.method) if row.method in LADDER else len(LADDER), row.method))
     return [row if labels.count(row.label) == 1 else dataclasses.replace(row, label=f"{row.method} ({row.key[:6]})")
             for row in rows]
 

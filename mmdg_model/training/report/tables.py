@@ -48,7 +48,7 @@ def describe_runs(rows: Sequence[ReportRow]) -> str:
     """What every caption must say: whether data are simulated, and what the weights started from."""
     starts = ", ".join(dict.fromkeys(row.start for row in rows))
     presets = ", ".join(dict.fromkeys(row.config.model.preset for row in rows))
-    simulated = f"{SIMULATED}: no figure of ours says anything of real faces or may be compared with the paper's. " if (
+    simulated = f"{SIMULATED}: no figure of ours says anything of real faces or may be compared with the paper's, so no differences are given. " if (
         any(row.simulated for row in rows)) else ""
     return f"{simulated}Ours: {presets}, {starts}."
 
@@ -72,14 +72,14 @@ def published_table(number: int, collection: Collection) -> TextTable | None:
         for column in Column:
             lines.append((TextCell(""), TextCell(TITLES[column]), *(_our_cell(row, number, name, column)
                                                                    for name in published.columns)))
-        if theirs is not None:
+        if theirs is not None and not row.simulated:
             lines.append((TextCell(""), TextCell("HTER: oracle best − paper", faint=True),
                           *(_difference(row, theirs, number, name) for name in published.columns)))
     notes = "; ".join(dict.fromkeys(f"{_name(theirs)}: {theirs.note}" for row in present
                                     if (theirs := published.row_of(row.method)) is not None and theirs.note))
     seeds = sorted({len(row.seeds(protocol)) for row in present for protocol, _ in row.runs})
     caption = (f"Table {number} of {SOURCE}. {published.caption}. HTER / AUC in %, by frame, mean ± standard deviation "
-               f"over {' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''} (nothing after ± with one). "
+               f"over {' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''} (no ± with one). "
                "Brackets: 95 % interval of HTER, from subjects drawn anew"
                + (" and from the spread of seeds" if seeds != [1] else "; the spread of seeds is unknown")
                + f". {describe_runs(present)}" + (f" {notes}." if notes else ""))

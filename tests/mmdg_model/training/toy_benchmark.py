@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from mmdg_model.inputs import InputSpecification, PreparedInputs
+from mmdg_model.scorer import Modality
 from mmdg_model.training.compute import SingleProcess
 from mmdg_model.training.methods.contract import TrainingBatch
 from mmdg_model.training.protocols import WITHHELD, Scenario, sub_protocol
@@ -31,16 +32,15 @@ from mmdg_model.training.run_directory import RunDirectory, write_whole
 from mmdg_model.training.samples import UNKNOWN, Domain, Sample, Split
 from mmdg_model.training.scores import BONA_FIDE, ScoreTable, subset_name
 from mmdg_model.training.ssp_loss import DomainClasses
-from mmdg_model.scorer import Modality
 
 SIDE = 2
 SPECIES = (BONA_FIDE, "print", "replay", "mask")
-EVENT = {"updates_per_epoch": 5, "crash": [], "hang": [], "poison_target": False, "subjects": 12}
+DEFAULTS = {"updates_per_epoch": 5, "crash": [], "hang": [], "poison_target": False, "subjects": 12}
 
 
 def toy_knobs(root: Path) -> dict:
     path = root / "toy.json"
-    return EVENT | (json.loads(path.read_text()) if path.is_file() else {})
+    return DEFAULTS | (json.loads(path.read_text()) if path.is_file() else {})
 
 
 def toy_samples(domain, split, subjects):
@@ -122,6 +122,14 @@ class ToyData:
         return 0.0
 
 
+def toy_ssp(method, update):
+    """Log lines as of a method with SSP loss; null where a number does not exist."""
+    if method not in ("mmdg", "u_adapter_ssp"):
+        return {}
+    losses = {f"ssp/{name}": 3.0 / (1 + 0.05 * speed * update) for speed, name in enumerate(Modality, 1)}
+    return losses | {"ssp/variance": None if update == 1 else float(np.var(list(losses.values())))}
+
+
 class ToyMethod:
     """Logistic regression over all pixels. Implements `Method`."""
 
@@ -182,7 +190,8 @@ class ToyAssembly:
 
     def train(self, directory: RunDirectory, config: RunConfig, machine):
         knobs = toy_knobs(machine.root)
-        data, method = ToyData(config, machine.root), ToyMethod(config.seed)
+        data = ToyData(config, machine.root)
+        method = ToyMethod(config.seed, knobs.get("rates", {}).get(config.method, 0.02))
         write_whole(directory.config_file, config.to_json().encode())
         if directory.finished:
             return
@@ -194,12 +203,16 @@ class ToyAssembly:
             for epoch in range(len(kept), config.recipe.epochs):
                 for update, parts in enumerate(data.epoch(epoch)):
                     scalars = method.update(parts)
-                    metrics.write(json.dumps({"epoch": epoch, "update": epoch * 5 + update} | scalars) + "\n")
+                    done = epoch * data.updates_per_epoch + update + 1
+                    metrics.write(json.dumps({"kind": "update", "epoch": epoch, "update": done} | scalars
+                                             | toy_ssp(config.method, done)) + "\n")
+                metrics.write(json.dumps({"kind": "epoch_end", "epoch": epoch, "update": done,
+                                          "source_validation/hter": 0.5 / (epoch + 2)}) + "\n")
                 directory.save_epoch(epoch, method.network.state_dict(), set(method.network.state_dict()))
                 if config.method in knobs["crash"]:
                     raise RuntimeError(f"made to crash after epoch {epoch}")
                 if config.method in knobs["hang"]:
-                    print("hanging", flush=True)  # noqa: T201
+                    print("hanging", flush=True)
                     signal.pause()
                 if config.method in knobs.get("die", []):
                     os.kill(os.getpid(), signal.SIGKILL)
