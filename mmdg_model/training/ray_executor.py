@@ -20,7 +20,8 @@ from mmdg_model.training.job_runner import GRACE_S, Running
 class RayExecutor:
     """Implements `job_runner.Executor`."""
 
-    def __init__(self, command: Sequence[str], *, address: str, slots: int, cores: int = 0, on_gpu: bool = False) -> None:
+    def __init__(self, command: Sequence[str], *, address: str, slots: int, cores: int = 0,
+                 on_gpu: bool = False) -> None:
         """Connects.
 
         Args:

@@ -157,8 +157,8 @@ class RunEvaluation:
     def to_markdown(self) -> str:
         """All tables: complete first, by video before by frame, and what the permutation test says."""
         head = [f"# {self.method}, {self.protocol}, seed {self.seed}", "",
-                f"Run {self.config_hash}, preset {self.preset}, {backbone_words(self.backbone)}; "
-                f"{len(self.epochs)} epochs scored." + (" All figures are of simulated data." if self.simulated else ""),
+                (f"Run {self.config_hash}, preset {self.preset}, {backbone_words(self.backbone)}; "
+                 f"{len(self.epochs)} epochs scored.{' All figures are of simulated data.' if self.simulated else ''}"),
                 "", f"Permutation test at the honest epoch: {self.significance}.", ""]
         parts = [markdown(self.levels[scenario][unit]) for scenario in self.levels for unit in reversed(UNITS)]
         return "\n".join(head) + "\n" + "\n".join(parts)

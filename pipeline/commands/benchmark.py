@@ -31,10 +31,12 @@ def register(app: typer.Typer) -> None:
 def benchmark_command(
     data: Annotated[Path, typer.Option("--data", metavar="ROOT", help="data root")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="folder of the jobs, one directory each")],
-    lists: Annotated[Path | None, typer.Option(metavar="DIR", help="folder of the lists; ROOT/lists by default")] = None,
+    lists: Annotated[Path | None, typer.Option(metavar="DIR", help="folder of the lists; ROOT/lists by "
+                                                                           "default")] = None,
     recipe_name: Annotated[str | None, typer.Option("--recipe", metavar="NAME", help="a grid that comes with the "
                                                     "program, such as reproduce_small")] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="a grid: methods, protocols, seeds, run")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="a grid: methods, protocols, seeds, "
+                                                                          "run")] = None,
     methods: Annotated[str | None, typer.Option(metavar="A,B", help="methods by name")] = None,
     protocols: Annotated[str | None, typer.Option(metavar="CPS_W,...", help="trainings by name")] = None,
     protocol: Annotated[int | None, typer.Option(help="all trainings of protocol 1 or 3")] = None,

@@ -72,9 +72,9 @@ def build_report(collection: Collection, *, resamples: int = 2000) -> Report:
     sections = [
         Section(title="Rows", tables=(configuration_table(collection),)),
         Section(title="Beside the paper", tables=published, text=(
-            "Three ways to choose epoch and threshold stand side by side: by the target's labels at the best epoch "
-            "(how cross-dataset tables of this field are made where their code is public), by the target's labels at "
-            "the last epoch, and by source validation alone (honest: what a kiosk would have got).",)),
+            ("Three ways to choose epoch and threshold stand side by side: by the target's labels at the best epoch "
+             "(how cross-dataset tables of this field are made where their code is public), by the target's labels at "
+             "the last epoch, and by source validation alone (honest: what a kiosk would have got)."),)),
         Section(title="Above chance?", tables=(significance_table(collection), chance_table(collection))),
         Section(title="Errors by attack species", tables=tuple(
             table for protocol in collection.protocols

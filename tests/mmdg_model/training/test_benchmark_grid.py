@@ -105,7 +105,8 @@ def test_an_unknown_key_of_the_run_is_refused():
 
 def test_a_grid_from_yaml(tmp_path):
     path = tmp_path / "grid.yaml"
-    path.write_text("methods: [mmdg, {method: vit_late, settings: {regrad: true}}]\nprotocols: [CW_PS]\nseeds: [0, 1]\n")
+    path.write_text("methods: [mmdg, {method: vit_late, settings: {regrad: true}}]\n"
+                    "protocols: [CW_PS]\nseeds: [0, 1]\n")
     grid = read_grid(path)
     assert (grid.methods[1].settings, grid.protocols, grid.seeds) == ({"regrad": True}, ("CW_PS",), (0, 1))
     path.write_text("methods: [")
