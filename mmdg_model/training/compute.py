@@ -6,8 +6,9 @@ several nodes. `SingleProcess` is the plain form; the trainer's own wraps Lightn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -61,7 +62,7 @@ def require_finite_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 class SingleProcess:
-    """One process, full precision. Implements `Compute`."""
+    """One process, full precision. Implements `resume.ResumableCompute`."""
 
     rank = 0
     world_size = 1
@@ -77,3 +78,10 @@ class SingleProcess:
         require_finite_gradients(optimizer)
         optimizer.step()
         return True
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: it has no loss scale."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore."""

@@ -13,7 +13,7 @@ Images are resized without regard to their sides' ratio, bilinearly, each by its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -109,7 +109,7 @@ def load_sample(sample: Sample, *, image_size: int = 224,
     if not planes[Modality.RGB].any():
         raise SampleError(FileTrouble(path=sample.files[Modality.RGB], modality=Modality.RGB,
                                       kind=TroubleKind.UNREADABLE, reason=BLACK))
-    return _as_crop(planes)
+    return crop_of_levels(planes)
 
 
 def try_load_sample(sample: Sample, on_trouble: Callable[[FileTrouble], None], *,
@@ -177,7 +177,8 @@ def _resized(levels: Levels, size: int) -> Levels:
     return resized
 
 
-def _as_crop(planes: dict[Modality, Levels]) -> CropPlanes:
+def crop_of_levels(planes: Mapping[Modality, Levels]) -> CropPlanes:
+    """The crop of `uint8` planes of one size, colour among them; what is 0 was not measured."""
     colour, depth, infrared = (planes.get(modality) for modality in (Modality.RGB, Modality.DEPTH, Modality.INFRARED))
     assert colour is not None, "load_sample raises without a colour image"
     return CropPlanes(

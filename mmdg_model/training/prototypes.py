@@ -12,16 +12,17 @@ Legend: b batch, m modalities (order of `network.MODALITIES`), k domain classes,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from mmdg_model.network import MMDG, MODALITIES
+from mmdg_model.config import ModelConfig
+from mmdg_model.network import MODALITIES
 from mmdg_model.training.ssp_loss import DomainClasses
 
 #: Keys of `Prototypes.state`.
@@ -75,6 +76,20 @@ class PrototypeBatch(NamedTuple):
     planes: Tensor
     present: Tensor
     domain: Tensor
+
+
+class ClassTokenNetwork(Protocol):
+    """What prototypes are taken of: `network.MMDG`, or another module that returns a `NetworkOutput`."""
+
+    config: ModelConfig
+
+    def __call__(self, planes: Tensor, present: Tensor, /) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +210,8 @@ class PrototypeSums:
 
 
 @torch.no_grad()
-def sum_class_tokens(network: MMDG, batches: Iterable[PrototypeBatch], classes: DomainClasses, config: PrototypeConfig,
-                     *, seed: int, epoch: int, rank: int = 0) -> PrototypeSums:
+def sum_class_tokens(network: ClassTokenNetwork, batches: Iterable[PrototypeBatch], classes: DomainClasses,
+                     config: PrototypeConfig, *, seed: int, epoch: int, rank: int = 0) -> PrototypeSums:
     """Class tokens of a pass over (a share of) the training samples, in evaluation mode.
 
     Every module's training mode is as before afterwards, also after an error.

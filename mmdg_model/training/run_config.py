@@ -22,6 +22,7 @@ from mmdg_model.training.methods.contract import OptimiserConfig
 from mmdg_model.training.protocols import sub_protocol
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+ACCELERATORS = ("auto", "cpu", "cuda")
 
 
 class RunConfigError(ValueError):
@@ -192,6 +193,13 @@ class MachineConfig:
         accelerator: `auto`, `cpu` or `cuda`. devices: processes on this machine, one a device. nodes: machines.
         workers: loader processes of each process; 0 loads in the process itself.
         threads: of torch in each process; 0 leaves torch's own choice.
+        cache_mib: mebibytes of decoded samples that each process keeps; 0 decodes anew in every epoch.
+        save_every_s: seconds between two saves of what a killed run goes on from; it is saved after each epoch, too.
+        deterministic: on a GPU, only kernels that add in a fixed order, so that a resumed run repeats bit for bit.
+        tensorboard: also log scalars for TensorBoard.
+
+    Raises:
+        ValueError: a value out of range.
     """
 
     root: Path
@@ -203,6 +211,18 @@ class MachineConfig:
     nodes: int = 1
     workers: int = 0
     threads: int = 0
+    cache_mib: int = 0
+    save_every_s: float = 300.0
+    deterministic: bool = True
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.accelerator not in ACCELERATORS:
+            raise ValueError(f"accelerator is {self.accelerator!r}, expected one of {', '.join(ACCELERATORS)}")
+        for name, least in (("devices", 1), ("nodes", 1), ("workers", 0), ("threads", 0), ("cache_mib", 0),
+                            ("save_every_s", 0.0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected at least {least}")
 
 
 def from_plain(values: object, *, base: RunConfig | None = None) -> RunConfig:

@@ -60,7 +60,7 @@ class RunData(Protocol):
 
     @property
     def troubles(self) -> Sequence[FileTrouble]:
-        """Files that could not be used so far, each once, whichever process or worker met them."""
+        """Files that this process or its workers could not use so far, each once."""
         ...
 
     def epoch(self, epoch: int, *, first_update: int = 0) -> Iterable[Sequence[TrainingBatch]]:
@@ -84,4 +84,8 @@ class RunData(Protocol):
 
     def take_waiting_share(self) -> float:
         """Share of the time since the last call that the consumer of `epoch` spent waiting for samples, 0..1."""
+        ...
+
+    def close(self) -> None:
+        """Ends what loads samples. Nothing is read afterwards."""
         ...

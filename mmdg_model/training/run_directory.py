@@ -3,7 +3,8 @@
     run.json                  the `RunConfig`, canonical; decides what the run is
     environment.json          program and revision, packages, machine, data fingerprint, backbone, what trains; and each
                               start of the run with its date and machine settings
-    metrics.jsonl             a line an update, a line an epoch
+    metrics.jsonl             a line an update, two an epoch; equal bytes for equal runs
+    timing.jsonl              seconds, samples a second and share of waiting; never equal
     troubles.jsonl            files that could not be used
     tensorboard/              the same scalars
     frozen.safetensors        tensors of the network that training leaves as they are, once
@@ -55,6 +56,10 @@ class RunDirectory:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def timing_file(self) -> Path:
+        return self.path / "timing.jsonl"
 
     @property
     def troubles_file(self) -> Path:
@@ -161,7 +166,6 @@ def write_whole(path: Path, blob: bytes) -> None:
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Whole or not at all; from whatever device."""
     on_host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # An empty dictionary as metadata of no tensors makes a file that safetensors itself cannot read.
     write_whole(path, safetensors.torch.save(on_host, metadata=dict(metadata) if metadata else None))
 
 

@@ -170,6 +170,19 @@ def load_backbone(path: Path) -> Backbone:
                     created_by=about["created_by"], hash=hashlib.sha256(blob).hexdigest())
 
 
+def check_fit(config: ModelConfig, backbone: Backbone) -> None:
+    """Refuses a backbone for a network of another shape or convention.
+
+    Raises:
+        BackboneError: listing each value that differs.
+    """
+    ours, theirs = config.to_dict(), backbone.config.to_dict()
+    if differing := [f"{key} is {ours[key]} in the network, {value} in the backbone" for key, value in theirs.items()
+                     if key in ours and ours[key] != value]:
+        raise BackboneError(f"backbone of {backbone.layout} does not fit the network: {'; '.join(differing)}; "
+                            "build the network from backbone.config.model_config()")
+
+
 def place_backbone(network: MMDG, backbone: Backbone, *, positions: bool | None = None) -> None:
     """Puts a backbone into a network: blocks and final norm once, the embedding into each modality.
 
@@ -184,11 +197,7 @@ def place_backbone(network: MMDG, backbone: Backbone, *, positions: bool | None 
     Raises:
         BackboneError: listing each value that differs.
     """
-    ours, theirs = network.config.to_dict(), backbone.config.to_dict()
-    if differing := [f"{key} is {ours[key]} in the network, {value} in the backbone" for key, value in theirs.items()
-                     if key in ours and ours[key] != value]:
-        raise BackboneError(f"backbone of {backbone.layout} does not fit the network: {'; '.join(differing)}; "
-                            "build the network from backbone.config.model_config()")
+    check_fit(network.config, backbone)
     if positions is None:
         positions = network.config.position_embedding is PositionEmbedding.PRETRAINED
     placed: dict[str, Tensor] = {}

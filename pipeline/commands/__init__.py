@@ -16,6 +16,7 @@ from pipeline.commands import (
     record,
     report,
     sessions,
+    train,
     weights,
 )
 
@@ -31,7 +32,8 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, record, report, sessions, weights):
+for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, record, report, sessions, train,
+                 weights):
     _command.register(app)
 
 

@@ -270,8 +270,9 @@ def test_a_stream_that_lost_images_ends_as_corrupt(damaged):
 
 
 def left_over():
-    """Child processes of ours; the resource tracker of multiprocessing, which other tests start, is no such child."""
-    return [c for c in psutil.Process().children() if "resource_tracker" not in " ".join(c.cmdline())]
+    """Child processes of ours; multiprocessing's resource tracker and fork server, which other tests start, are not."""
+    return [c for c in psutil.Process().children()
+            if not any(name in " ".join(c.cmdline()) for name in ("resource_tracker", "multiprocessing.forkserver"))]
 
 
 def child(program):

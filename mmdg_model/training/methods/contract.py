@@ -22,6 +22,10 @@ from mmdg_model.training.ssp_loss import DomainClasses
 from mmdg_model.weights.backbone import Backbone
 
 
+class MethodError(ValueError):
+    """No such method, settings that it does not have, or a start from which it cannot train; with the remedy."""
+
+
 class TrainingBatch(NamedTuple):
     """Samples of one process, on the method's device.
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
-from mmdg_model.training.methods.contract import Method, MethodContext
+from mmdg_model.training.methods.contract import Method, MethodContext, MethodError
+from mmdg_model.training.methods.mmdg import MmdgSettings, build_mmdg_method
+from mmdg_model.training.methods.vit_early import ViTEarlySettings, build_vit_early
+from mmdg_model.training.methods.vit_late import ViTLateSettings, build_vit_late
+from mmdg_model.training.regrad import CertaintyFactor, ReGradCases
 
-
-class MethodError(ValueError):
-    """No such method, or settings that it does not have; the message lists what there is."""
+__all__ = ["METHODS", "MethodEntry", "MethodError", "build", "entry", "resolve_settings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,44 @@ class MethodEntry:
     fixed: Mapping[str, Any]
 
 
-METHODS: dict[str, MethodEntry] = {}
+def _mmdg(name: str, title: str, summary: str, source: str, **fixed: Any) -> MethodEntry:
+    return MethodEntry(name=name, title=title, summary=summary, source=f"arXiv 2402.19298, {source}",
+                       settings=MmdgSettings, build=build_mmdg_method, fixed=fixed)
+
+
+def _by_name(*rows: MethodEntry) -> dict[str, MethodEntry]:
+    found = {row.name: row for row in rows}
+    assert len(found) == len(rows), "a method's name occurs twice"
+    return found
+
+
+METHODS: dict[str, MethodEntry] = _by_name(
+    _mmdg("mmdg", "MMDG", "U-Adapters, cross entropy and SSP loss, ReGrad: the paper's method",
+          "Sections 3.2 to 3.4, Tables 1 to 5"),
+    _mmdg("u_adapter_ssp", "ViT + U-Adapter, CE + SSP", "MMDG without ReGrad", "Sections 3.2 and 3.3",
+          regrad_cases=ReGradCases.OFF),
+    _mmdg("u_adapter", "ViT + U-Adapter", "U-Adapters trained with the cross entropy alone",
+          "Section 3.2, Table 4, row ViT + U-Adapter, -", ssp_weight=0.0, regrad_cases=ReGradCases.OFF),
+    _mmdg("mmdg_conflicted_only", "MMDG, ReGrad (conflicted-only)", "ReGrad acts on conflicting gradients only",
+          "Eq. 5, Table 4", regrad_cases=ReGradCases.CONFLICTED_ONLY),
+    _mmdg("mmdg_unconflicted_only", "MMDG, ReGrad (unconflicted-only)", "ReGrad acts on agreeing gradients only",
+          "Eq. 5, Table 4", regrad_cases=ReGradCases.UNCONFLICTED_ONLY),
+    _mmdg("mmdg_without_certainty", "MMDG, U in neither", "certainty neither in the adapters nor in ReGrad",
+          "Table 5, Eq. 4 no, Eq. 5 no", adapter_certainty=False, regrad_certainty=CertaintyFactor.ONE),
+    _mmdg("mmdg_certainty_in_regrad_only", "MMDG, U in ReGrad only", "certainty in ReGrad, not in the adapters",
+          "Table 5, Eq. 4 no, Eq. 5 yes", adapter_certainty=False, regrad_certainty=CertaintyFactor.MODALITY),
+    _mmdg("mmdg_certainty_in_adapter_only", "MMDG, U in the adapters only", "certainty in the adapters, not in ReGrad",
+          "Table 5, Eq. 4 yes, Eq. 5 no", adapter_certainty=True, regrad_certainty=CertaintyFactor.ONE),
+    MethodEntry(name="vit_early", title="ViT, early fusion", summary="nine channels, a 1x1 convolution, one plain ViT",
+                source="arXiv 2010.11929; fusion as arXiv 2402.19298, Section 4.1, has it for single-modality methods",
+                settings=ViTEarlySettings, build=build_vit_early, fixed={}),
+    MethodEntry(name="vit_late", title="ViT, late fusion", summary="one plain ViT for all modalities, tokens joined",
+                source="arXiv 2010.11929; arXiv 2402.19298, Tables 1 to 4, row ViT (fusion not stated there)",
+                settings=ViTLateSettings, build=build_vit_late, fixed={}),
+    MethodEntry(name="vit_late_regrad", title="ViT, late fusion, ReGrad", summary="ReGrad on the plain ViT",
+                source="arXiv 2402.19298, Table 4, row ViT, ReGrad", settings=ViTLateSettings, build=build_vit_late,
+                fixed={"regrad": True}),
+)
 
 
 def entry(name: str) -> MethodEntry:

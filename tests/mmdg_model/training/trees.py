@@ -8,6 +8,7 @@ import numpy as np
 
 from mmdg_model.training.casia_surf import SPECIES as SURF_ATTACKS
 from mmdg_model.training.manifests import COUNTS, list_path
+from mmdg_model.training.run_config import AugmentationConfig, MachineConfig, ModelChoice, RecipeConfig, RunConfig
 from mmdg_model.training.samples import Domain, Split
 
 SENSORS = {Domain.CASIA_SURF: ("color", "depth", "ir"), Domain.CEFA: ("profile", "depth", "ir"),
@@ -111,3 +112,22 @@ def small_tree(root):
                 else:
                     write_triple(root, names, (list(Domain).index(domain), list(Split).index(split), number))
     return lists
+
+
+#: Draws and changes nothing.
+NO_AUGMENTATION = AugmentationConfig(offset=0.0, gamma_low=1.0, gamma_high=1.0, flip=0.0)
+
+#: A network of 32 pixels, which no test of data ever builds.
+TOY_MODEL = ModelChoice(preset="micro", changes={"width": 48, "heads": 3, "depth": 2, "image_size": 32,
+                                                 "patch_size": 16})
+
+
+def toy_run(protocol="CPS_W", *, augmentation=None, seed=0, **recipe):
+    """A run over `small_tree`, whose three sources have 15 samples to train on."""
+    return RunConfig(protocol=protocol, model=TOY_MODEL, seed=seed, recipe=RecipeConfig(**({"batch_size": 4} | recipe)),
+                     augmentation=augmentation or AugmentationConfig())
+
+
+def machine_of(root, **changes):
+    """Where `small_tree` put everything, loading in the process itself."""
+    return MachineConfig(**({"root": root, "lists": root / "lists", "accelerator": "cpu"} | changes))

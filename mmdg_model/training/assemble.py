@@ -1,0 +1,105 @@
+"""A run from its configuration: compute, data, backbone and method put together, then trained. The one place for it.
+
+Used by `mmdg train` and by whatever runs many jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from mmdg_model.training.fabric_compute import FabricCompute, launch
+from mmdg_model.training.methods import registry
+from mmdg_model.training.methods.contract import Method, MethodContext
+from mmdg_model.training.progress import Reporter, Silent
+from mmdg_model.training.run_config import MachineConfig, RunConfig, RunConfigError
+from mmdg_model.training.run_data import RunData
+from mmdg_model.training.run_directory import RunDirectory
+from mmdg_model.training.trainer import Outcome, claim, train
+from mmdg_model.weights.backbone import Backbone, load_backbone
+
+
+class OpenData(Protocol):
+    """Opens the samples of a run for one process."""
+
+    def __call__(self, config: RunConfig, machine: MachineConfig, *, rank: int, world_size: int) -> RunData: ...
+
+
+BuildMethod = Callable[[RunConfig, MethodContext], Method]
+
+
+def open_listed_data(config: RunConfig, machine: MachineConfig, *, rank: int, world_size: int) -> RunData:
+    """The benchmark's data sets as their lists name them."""
+    from mmdg_model.training.loading import ListedData
+    return ListedData.open(config, machine, rank=rank, world_size=world_size)
+
+
+def build_registered(config: RunConfig, context: MethodContext) -> Method:
+    """The method of the registry. Raises `registry.MethodError`."""
+    return registry.build(config.method, config.settings, context)
+
+
+def backbone_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Backbone | None]:
+    """The backbone, and the configuration with its hash.
+
+    Raises:
+        RunConfigError: the configuration names a backbone and there is no file, or another one.
+        BackboneError: the file cannot be used.
+    """
+    if path is None:
+        if config.backbone:
+            raise RunConfigError(f"run configuration: backbone is {config.backbone}, but no file was given; name it "
+                                 "with --backbone")
+        return config, None
+    backbone = load_backbone(path)
+    if config.backbone not in ("", backbone.hash):
+        raise RunConfigError(f"run configuration: backbone is {config.backbone}, but {path} is {backbone.hash}; give "
+                             "that file, or leave the key empty")
+    return dataclasses.replace(config, backbone=backbone.hash), backbone
+
+
+def run_training(directory: RunDirectory, config: RunConfig, machine: MachineConfig, *,
+                 reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
+                 on_start: Callable[[RunConfig, RunData, FabricCompute], None] | None = None,
+                 open_data: OpenData = open_listed_data, build_method: BuildMethod = build_registered,
+                 clock: Callable[[], float] = time.monotonic) -> Outcome:
+    """Trains one run, or goes on with it. Where `machine` says several devices, this starts their processes.
+
+    Args:
+        directory: new, or of this run.
+        config: `data` and `backbone` may be empty; they are filled from what is read.
+        machine: where everything is.
+        reporter, stop, clock: see `trainer.train`.
+        on_start: told of the complete configuration before the first update, in the first process.
+        open_data, build_method: for other data than the lists', and other methods than the registry's.
+
+    Raises:
+        RunConfigError, MethodError, BackboneError, ManifestError: what the run is made of cannot be used.
+        RunDirectoryError, TrainingDiverged, ComputeError: see `trainer.train` and `fabric_compute.launch`.
+    """
+    config, backbone = backbone_of(config, machine.backbone)
+    if directory.finished and config.data:
+        claim(directory, config)  # before anything is started for it
+        return Outcome.ALREADY_FINISHED
+    compute = launch(machine, config.precision)
+    with contextlib.ExitStack() as closing:
+        closing.callback(compute.close)
+        data = open_data(config, machine, rank=compute.rank, world_size=compute.world_size)
+        if config.data not in ("", data.fingerprint):
+            raise RunConfigError(f"run configuration: data is {config.data}, but the lists and files found are "
+                                 f"{data.fingerprint}; they have changed: put them back, or leave the key empty and "
+                                 "train in a new directory")
+        config = dataclasses.replace(config, data=data.fingerprint)
+        closing.callback(data.close)
+        claim(directory, config)
+        method = build_method(config, MethodContext(
+            model=config.model.resolve(), inputs=data.inputs, classes=data.classes, optimiser=config.optimiser,
+            backbone=backbone, compute=compute, seed=config.seed))
+        if on_start is not None and compute.rank == 0:
+            on_start(config, data, compute)
+        return train(directory, config, machine, data=data, method=method, compute=compute,
+                     reporter=reporter or Silent(), stop=stop, clock=clock)
