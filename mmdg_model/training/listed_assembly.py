@@ -10,9 +10,9 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
+import msgspec
 from rich.console import Console
 
 from mmdg_model.config import TrainableParts
@@ -72,9 +72,8 @@ def machine_of(directory: RunDirectory) -> MachineConfig:
     """
     try:
         values = directory.read_json(directory.environment_file)["starts"][-1]["machine"]
-        return MachineConfig(**{name: Path(value) if name in ("root", "lists", "metadata", "backbone")
-                                and value is not None else value for name, value in values.items()})
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        return msgspec.convert(values, MachineConfig, dec_hook=lambda kind, value: kind(value))
+    except (KeyError, IndexError, TypeError, ValueError, msgspec.ValidationError) as error:
         raise RunDirectoryError(f"{directory.environment_file} does not say where the data lay ({error!r}); name "
                                 "--data and --lists") from error
 

@@ -121,10 +121,10 @@ def _honest_table(run: RunResult) -> Any:
 
 
 def _training(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
-    panels = (("loss/total", "total loss", 1.0), ("loss/cross_entropy", "cross entropy", 1.0),
-              ("source_validation/hter", "HTER on source validation (%)", 100.0))
     curves = _curves(protocol, rows)
-    panels = tuple(panel for panel in panels if any(panel[0] in series for _, _, series in curves))
+    panels = [panel for panel in (("loss/total", "total loss", 1.0), ("loss/cross_entropy", "cross entropy", 1.0),
+                                  ("source_validation/hter", "HTER on source validation (%)", 100.0))
+              if any(panel[0] in series for _, _, series in curves)]
     if not panels:
         return None
     with _canvas(1, len(panels), width=4.2 * len(panels), height=3.9) as (figure, axes):
