@@ -26,7 +26,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _LINES = ("-", "--", ":", "-.")
 _MODALITIES = ("rgb", "depth", "infrared")
 _DET_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
-_SMOOTHED_OVER = 40
+#: Losses are drawn as running means over a 25th of the run, at most 40 updates.
+_LONGEST_WINDOW, _WINDOWS = 40, 25
+_SMOOTHED = "running means over a 25th of the run, at most 40 updates"
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -108,8 +110,10 @@ def _roc_and_det(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure:
         for axis in (right.xaxis, right.yaxis):
             axis.set_ticklabels([f"{100 * tick:g}" for tick in _DET_TICKS])
         right.set_aspect("equal")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(rows)),
-                      frameon=False)
+        legend = figure.legend(*left.get_legend_handles_labels(), loc="outside lower center",
+                               ncols=min(4, len(rows)), frameon=False)
+        for line in legend.get_lines():
+            line.set_alpha(1.0)
         return _drawn(figure, f"roc-{protocol}", rows,
                       f"ROC and DET of {column_title(protocol)} by video, at each run's honest epoch; a line a seed. "
                       "Grey: knowing nothing.")
@@ -134,8 +138,7 @@ def _training(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
                 if name not in series:
                     continue
                 x, y = series[name]
-                few = len(x) <= 100
-                axis.plot(x, scale * (y if few else _smoothed(y)), marker="o" if len(x) <= 12 else None, markersize=3.5,
+                axis.plot(x, scale * _smoothed(y), marker="o" if len(x) <= 12 else None, markersize=3.5,
                           label=None if row.label in seen else row.label, linewidth=1.3, **_style(index))
                 seen.add(row.label)
             axis.set(xlabel="update", title=title)
@@ -143,11 +146,11 @@ def _training(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
             axis.grid(color="0.92")
         handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(),
                                                                            strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(3, len(handles)),
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)),
                       frameon=False)
         return _drawn(figure, f"training-{protocol}", rows,
-                      f"Training on the sources of {column_title(protocol)}; losses are running means over "
-                      f"{_SMOOTHED_OVER} updates; a line a seed.")
+                      f"Training on the sources of {column_title(protocol)}; losses are {_SMOOTHED}; "
+                      "a line a seed.")
 
 
 def _ssp(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
@@ -177,8 +180,7 @@ def _ssp(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
         axes[-1].grid(color="0.92")
         return _drawn(figure, f"ssp-{protocol}", [row for _, row, _ in curves],
                       f"SSP loss by modality and its variance over modalities while training on the sources of "
-                      f"{column_title(protocol)}, as the paper's Fig. 6; first seed, running means over "
-                      f"{_SMOOTHED_OVER} updates.")
+                      f"{column_title(protocol)}, as the paper's Fig. 6; first seed, {_SMOOTHED}.")
 
 
 def _curves(protocol: str, rows: Sequence[ReportRow], *,
@@ -189,10 +191,11 @@ def _curves(protocol: str, rows: Sequence[ReportRow], *,
 
 
 def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Running mean over `_SMOOTHED_OVER` values, the window shortened at both ends."""
+    """Running mean, the window shortened at both ends."""
+    window = min(_LONGEST_WINDOW, len(values) // _WINDOWS)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
-    low, high = np.maximum(index - _SMOOTHED_OVER // 2, 0), np.minimum(index + _SMOOTHED_OVER // 2 + 1, len(values))
+    low, high = np.maximum(index - window // 2, 0), np.minimum(index + window // 2 + 1, len(values))
     return np.asarray((sums[high] - sums[low]) / (high - low))
 
 
@@ -211,7 +214,10 @@ def _canvas(rows: int, columns: int, *, width: float, height: float) -> Iterator
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "mmdg",
                          "axes.titlesize": 10, "svg.fonttype": "path"}):
         figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False).ravel()
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes:
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        yield figure, axes
 
 
 def _drawn(figure: Any, name: str, rows: Sequence[ReportRow], caption: str) -> DrawnFigure:
