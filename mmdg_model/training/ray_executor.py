@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmdg_model.training.benchmark_grid import Job
-from mmdg_model.training.job import EXIT_INTERRUPTED
+from mmdg_model.training.job import EXIT_FAILED, EXIT_INTERRUPTED
 from mmdg_model.training.job_runner import GRACE_S, Running
 
 
@@ -45,7 +46,7 @@ class RayExecutor:
         self.slots = slots
         self._cores = cores or max(1, int(ray.cluster_resources().get("CPU", 1)) // slots)
         self._command = tuple(command)
-        self._task = ray.remote(_run_process).options(num_cpus=self._cores, num_gpus=1 if on_gpu else 0, max_retries=0)
+        self._task = ray.remote(_process_task()).options(num_cpus=self._cores, num_gpus=int(on_gpu), max_retries=0)
 
     def start(self, job: Job) -> Running:
         """Hands the job to the cluster."""
@@ -64,13 +65,15 @@ class RayTask:
         self._ray, self._reference = ray, reference
 
     def exit_code(self) -> int | None:
-        """A task that died with its node or was cancelled before it began counts as interrupted: it can be resumed."""
+        """A task that died with its node or was cancelled counts as interrupted: it can be resumed."""
         ready, _ = self._ray.wait([self._reference], timeout=0)
         if not ready:
             return None
         try:
             return int(self._ray.get(self._reference))
-        except (self._ray.exceptions.TaskCancelledError, self._ray.exceptions.RayError):
+        except self._ray.exceptions.RayTaskError:
+            return EXIT_FAILED  # the process could not be started there
+        except self._ray.exceptions.RayError:
             return EXIT_INTERRUPTED
 
     def interrupt(self) -> None:
@@ -82,18 +85,27 @@ class RayTask:
         self._ray.cancel(self._reference, force=True)
 
 
-def _run_process(command: list[str], directory: str, working_directory: str, threads: int) -> int:
-    """On a node: one job as a process, its output in its log; returns the exit code."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-    with (Path(directory) / "job.log").open("ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                   env=environment, cwd=working_directory, start_new_session=True)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
+def _process_task() -> Callable[[list[str], str, str, int], int]:
+    """What a node does. Made inside a function, so that Ray sends it whole: its workers need not find this package."""
+    grace_s, interrupt, kill = GRACE_S, signal.SIGINT, signal.SIGKILL
+
+    def run_process(command: list[str], directory: str, working_directory: str, threads: int) -> int:
+        """One job as a process, its output in its log; returns the exit code."""
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
+                                    "PYTHONUNBUFFERED": "1"}
+        with (Path(directory) / "job.log").open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                       env=environment, cwd=working_directory, start_new_session=True)
         try:
-            return process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return process.wait()
+            while process.poll() is None:
+                time.sleep(0.2)  # a wait without end would not let Ray's interrupt in
+            return process.returncode
+        except KeyboardInterrupt:
+            process.send_signal(interrupt)
+            try:
+                return process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, kill)
+                return process.wait()
+
+    return run_process
