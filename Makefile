@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -19,7 +19,7 @@ RUN := $(VENV)/bin
 help:  ## this text
 	@echo 'mmdg-live: is the face in front of an RGB-D-IR camera a live person?'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Start with: make demo (simulated camera, no hardware needed), then make test.'
 
@@ -56,6 +56,16 @@ bench-model: set-up  ## every inference backend against a naive reference: time,
 
 bench-training: set-up  ## a base ReGrad training step against the published form: time, memory (about half an hour)
 	$(RUN)/python benchmarks/training.py $(BENCH_ARGUMENTS)
+
+# SMALL_DATA, SMALL_RUNS and SMALL_REPORT name other folders; BENCHMARK_ARGUMENTS such as --time-limit 20m or --dry-run.
+SMALL_DATA ?= out/simulated_benchmark
+SMALL_RUNS ?= out/reproduce_small
+SMALL_REPORT ?= out/reproduce_small_report
+reproduce-small: set-up  ## Protocol 1 on simulated data: five methods, resumable, then a report (hours on two cores)
+	[ -f '$(SMALL_DATA)/lists/W-test.txt' ] || $(RUN)/mmdg simulate benchmark '$(SMALL_DATA)' --size small
+	$(RUN)/mmdg benchmark --recipe reproduce_small --data '$(SMALL_DATA)' \
+	  --metadata '$(SMALL_DATA)/lists/P-metadata.csv' --cache-mib 512 --out '$(SMALL_RUNS)' $(BENCHMARK_ARGUMENTS)
+	$(RUN)/mmdg report '$(SMALL_RUNS)' --out '$(SMALL_REPORT)'
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes

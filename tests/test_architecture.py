@@ -26,6 +26,8 @@ IMPORTERS = {
     "embreex": (r"capture/simulated/.*",),
     "anny": (r"capture/simulated/bake_heads\.py",),
     "pyarrow": (r"mmdg_model/training/scores\.py",),
+    "jinja2": (r"mmdg_model/training/report/pages\.py",),
+    "ray": (r"mmdg_model/training/ray_executor\.py",),
     "lightning_fabric": (r"mmdg_model/training/fabric_compute\.py",),
     "tensorboardX": (r"mmdg_model/training/tensorboard_log\.py",),
 }

@@ -5,14 +5,17 @@ from __future__ import annotations
 import typer
 
 from pipeline.commands import (
+    benchmark,
     data,
     demo,
     doctor,
+    evaluate,
     explain,
     export,
     kiosk,
     pretrain,
     record,
+    report,
     sessions,
     simulate,
     train,
@@ -31,8 +34,8 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (data, demo, doctor, explain, export, kiosk, pretrain, record, sessions,
-                 simulate, train, weights):
+for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, pretrain,
+                 record, report, sessions, simulate, train, weights):
     _command.register(app)
 
 

@@ -1,0 +1,57 @@
+"""`mmdg report`: evaluated runs as one report, beside the paper's tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `mmdg`."""
+    app.command("report")(report_command)
+
+
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="run directories, or folders of them such as "
+                                                                       "mmdg benchmark's --out")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="where report.md, report.html and figures/ go")],
+    resamples: Annotated[int, typer.Option(min=100, help="of the order claims' bootstrap")] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON line")] = False,
+) -> None:
+    """Write report.md and a self-contained report.html: our figures beside the paper's, curves, and what may be said.
+
+    Example: mmdg report runs --out report
+
+    Exit codes: 0 written, 1 not possible (the reason is printed), 2 wrong usage.
+    """
+    from mmdg_model.training.evaluation import EvaluationError
+    from mmdg_model.training.report.pages import build_report, write_report
+    from mmdg_model.training.report.run_results import ReportError, collect
+    from mmdg_model.training.run_config import RunConfigError
+    from mmdg_model.training.run_directory import RunDirectoryError
+    from mmdg_model.training.scores import ScoreTableError
+
+    console = Console(stderr=True)
+    try:
+        with console.status("reading runs"):
+            collection = collect(runs)
+        with console.status("drawing"):
+            report = build_report(collection, resamples=resamples)
+        text, page = write_report(report, out)
+    except (ReportError, RunDirectoryError, RunConfigError, EvaluationError, ScoreTableError, ImportError,
+            OSError) as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    number = sum(len(row.runs) for row in collection.rows)
+    if as_json:
+        sys.stdout.write(json.dumps({"runs": number, "unfinished": len(collection.unfinished), "markdown": str(text),
+                                     "html": str(page), "simulated": collection.simulated}) + "\n")
+        return
+    for warning in report.warnings:
+        console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    sys.stdout.write(f"{number} runs in {len(collection.rows)} rows: {page} (and {text})\n")
