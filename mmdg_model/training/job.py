@@ -71,7 +71,9 @@ def main(assembly: Assembly, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--threads", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    # A parent that ignores SIGINT (a shell's background job) hands that on: the job must stay interruptible.
+    # A parent that ignores or blocks SIGINT (a shell's background job, a cluster's worker) hands that on: the job must
+    # stay interruptible.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_job(RunDirectory(chosen.directory), assembly, threads=chosen.threads)
 

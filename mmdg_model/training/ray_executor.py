@@ -51,7 +51,10 @@ class RayExecutor:
     def start(self, job: Job) -> Running:
         """Hands the job to the cluster."""
         command = [*self._command, str(job.directory.path), "--threads", str(self._cores)]
-        return RayTask(self._ray, self._task.remote(command, str(job.directory.path), str(Path.cwd()), self._cores))
+        stop_file = job.directory.path / "job.stop"
+        stop_file.unlink(missing_ok=True)
+        reference = self._task.remote(command, str(job.directory.path), str(Path.cwd()), self._cores)
+        return RayTask(self._ray, reference, stop_file)
 
     def close(self) -> None:
         """Leaves the cluster."""
@@ -61,8 +64,8 @@ class RayExecutor:
 class RayTask:
     """A job on the cluster. Implements `job_runner.Running`."""
 
-    def __init__(self, ray: Any, reference: Any) -> None:
-        self._ray, self._reference = ray, reference
+    def __init__(self, ray: Any, reference: Any, stop_file: Path) -> None:
+        self._ray, self._reference, self._stop_file = ray, reference, stop_file
 
     def exit_code(self) -> int | None:
         """A task that died with its node or was cancelled counts as interrupted: it can be resumed."""
@@ -77,8 +80,8 @@ class RayTask:
             return EXIT_INTERRUPTED
 
     def interrupt(self) -> None:
-        """Ray raises KeyboardInterrupt in the task, which hands it on to the job."""
-        self._ray.cancel(self._reference, force=False)
+        """Through the shared file system: Ray's own cancelling did not reach a task that waits for a process."""
+        self._stop_file.touch()
 
     def kill(self) -> None:
         """Ends the task's process."""
@@ -96,16 +99,14 @@ def _process_task() -> Callable[[list[str], str, str, int], int]:
         with (Path(directory) / "job.log").open("ab") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                        env=environment, cwd=working_directory, start_new_session=True)
-        try:
-            while process.poll() is None:
-                time.sleep(0.2)  # a wait without end would not let Ray's interrupt in
-            return process.returncode
-        except KeyboardInterrupt:
-            process.send_signal(interrupt)
-            try:
-                return process.wait(grace_s)
-            except subprocess.TimeoutExpired:
+        asked_at_s = float("inf")
+        while process.poll() is None:
+            time.sleep(0.2)
+            if (Path(directory) / "job.stop").exists() and asked_at_s == float("inf"):
+                asked_at_s = time.monotonic()
+                process.send_signal(interrupt)
+            if time.monotonic() - asked_at_s > grace_s:
                 os.killpg(process.pid, kill)
-                return process.wait()
+        return process.returncode
 
     return run_process
