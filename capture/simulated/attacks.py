@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from capture.simulated.displays import make_display
+from capture.simulated.eyewear import make_spectacles
 from capture.simulated.heads import load_heads
 from capture.simulated.holders import held_in_hands, presenter
 from capture.simulated.masks import make_mannequin, make_shell, put_on
 from capture.simulated.people import make_person
 from capture.simulated.pictures import take_picture
-from capture.simulated.scene import Body, Motion
+from capture.simulated.scene import Body, Motion, Segment
 from capture.simulated.sheets import PAGE_M, make_sheet
 from capture.simulated.species import SPECIES, Display, Hold, Mannequin, Outline, Paint, Sheet, Shell
 
@@ -39,15 +40,23 @@ def make_attack(species: str, *, seed: int, identity: int, motion: Motion, physi
 
 def _made(species: str, *, seed: int, identity: int, motion: Motion, rng: np.random.Generator) -> tuple[Body, ...]:
     instrument = SPECIES[species].instrument
-    attacker = {"seed": seed + ATTACKER_SEED, "identity": identity + ATTACKER_IDENTITY}
+    attacker = {"seed": seed + ATTACKER_SEED, "identity": load_heads().another(identity, ATTACKER_IDENTITY)}
     eyes = load_heads().eyes(identity)
     half_distance_m = float(eyes[1, 0] - eyes[0, 0]) / 2
     if isinstance(instrument, Sheet):
-        sheet = make_sheet(instrument, take_picture(seed=seed, identity=identity), rng=rng, motion=motion,
-                           eye_half_distance_m=half_distance_m)
+        picture = take_picture(seed=seed, identity=identity)
         if instrument.hold is Hold.WORN:
-            wearer = make_person(**attacker, motion=motion, accessories=instrument.outline is Outline.PAGE)
+            wearer = make_person(**attacker, motion=motion, accessories=False)
+            # The open jaw is left out: paper that a chin pushes away comes back.
+            skin = np.concatenate([mesh.vertices for name, mesh in wearer[0].meshes.items() if name != "jaw_open"])
+            sheet = make_sheet(instrument, picture, rng=rng, motion=motion, eye_half_distance_m=half_distance_m,
+                               wearer=skin)
+            if instrument.outline is Outline.EYE_DISCS:
+                worn = make_spectacles(eyes, motion=motion, rng=rng, stand_off_m=float(
+                    sheet.meshes["neutral"].vertices[:, 2].max()) + 0.002)
+                return (sheet, replace(worn[0], segment=Segment.FACE), *_without_face(wearer))
             return (sheet, *_without_face(wearer))
+        sheet = make_sheet(instrument, picture, rng=rng, motion=motion, eye_half_distance_m=half_distance_m)
         middle = sheet.meshes["neutral"].vertices.mean(axis=0).astype(np.float64)
         hands = held_in_hands(PAGE_M, middle, seed=attacker["seed"], motion=motion, rng=rng)
         return (sheet, hands, *presenter(instrument.hold, **attacker, motion=motion, rng=rng))

@@ -14,13 +14,13 @@ _STAND_OFF_M = 0.017
 
 
 def _rim_points(eye: NDArray[np.float64], half_width: float, half_height: float, roundness: float,
-                count: int = 41) -> NDArray[np.float64]:
+                stand_off_m: float, count: int = 41) -> NDArray[np.float64]:
     """Points (count, 3) round one eye: a superellipse, from a circle (2) to a rounded box (4)."""
     turn = np.linspace(0, 2 * np.pi, count)
     x = np.sign(np.cos(turn)) * np.abs(np.cos(turn)) ** (2 / roundness) * half_width
     y = np.sign(np.sin(turn)) * np.abs(np.sin(turn)) ** (2 / roundness) * half_height
     # Lenses wrap a little around the face.
-    return np.stack([eye[0] * 1.04 + x, eye[1] - 0.003 + y, _STAND_OFF_M - 0.9 * (np.abs(eye[0] + x) ** 2)], axis=1)
+    return np.stack([eye[0] * 1.04 + x, eye[1] - 0.003 + y, stand_off_m - 0.9 * (np.abs(eye[0] + x) ** 2)], axis=1)
 
 
 def _tube(points: NDArray[np.float64], radius: float) -> Mesh:
@@ -42,11 +42,11 @@ def _tube(points: NDArray[np.float64], radius: float) -> Mesh:
 
 
 def make_spectacles(eyes: NDArray[np.float64], *, motion: Motion, rng: np.random.Generator, person: int = 0,
-                    half_head_m: float = 0.075) -> tuple[Body, Body]:
+                    half_head_m: float = 0.075, stand_off_m: float = _STAND_OFF_M) -> tuple[Body, Body]:
     """Frame and lenses for eyes (2, 4) as of `Heads.eyes`."""
     half_width, half_height = rng.uniform(0.023, 0.028), rng.uniform(0.016, 0.023)
     roundness, thickness = rng.uniform(2.0, 4.0), rng.uniform(0.0009, 0.0024)
-    rims = [_rim_points(eye, half_width, half_height, roundness) for eye in eyes]
+    rims = [_rim_points(eye, half_width, half_height, roundness, stand_off_m) for eye in eyes]
     parts = [_tube(points, thickness) for points in rims]
     inner = [points[np.abs(points[:, 0]).argmin()] for points in rims]
     parts.append(capsule(inner[0] + [0, 0.004, 0.001], inner[1] + [0, 0.004, 0.001], thickness, thickness))

@@ -28,7 +28,7 @@ def hand(side: float, edge: NDArray[np.float64], reach: float, elbow: NDArray[np
         parts.append(capsule(root, tip, 0.0092, 0.0078))
     palm = edge + np.array([side * 0.034, -0.005, -0.010])
     parts.append(capsule(palm + [0, 0.026, 0], palm - [0, 0.030, 0], 0.017, 0.021))
-    parts.append(capsule(palm + [0.0, 0.004, 0.014], edge + inward * 0.018 + np.array([0.0, 0.026, 0.012]), 0.012,
+    parts.append(capsule(palm + [0.0, 0.004, 0.014], edge + inward * reach + np.array([0.0, 0.026, 0.012]), 0.012,
                          0.0085))
     wrist = palm + np.array([side * 0.010, -0.050, -0.012])
     parts.append(capsule(palm - [0, 0.02, 0], wrist, 0.020, 0.024))
@@ -47,12 +47,13 @@ def skin_texture(seed: int) -> Float32:
 def held_in_hands(size_m: tuple[float, float], middle: NDArray[np.float64], *, seed: int, motion: Motion,
                   rng: np.random.Generator) -> Body:
     """Two hands on the lower half of a flat instrument of that size round `middle`; they move with it."""
-    grip = rng.uniform(-0.35, 0.05) * size_m[1] / 2
+    grip = rng.uniform(-0.6, -0.1) * size_m[1] / 2
+    reach = min(0.018, 0.16 * size_m[0])
     meshes = []
     for side in (-1.0, 1.0):
         edge = middle + np.array([side * size_m[0] / 2, grip + rng.uniform(-0.015, 0.015), 0.0])
         elbow = np.array([side * rng.uniform(0.20, 0.27), middle[1] - rng.uniform(0.30, 0.38), -0.16])
-        meshes.append(hand(side, edge, 0.018, elbow))
+        meshes.append(hand(side, edge, reach, elbow))
     return Body(name="hands", segment=Segment.OTHER, meshes={"neutral": joined(meshes)}, texture=skin_texture(seed),
                 material=SKIN, motion=motion)
 

@@ -211,7 +211,7 @@ class Stage:
         values = rows[:, :5] + layer.u[:, None] * rows[:, 5:10] + layer.v[:, None] * rows[:, 10:]
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
-        texture = _sample(self._texture(layer, focal_px), values[:, 3:])
+        texture = sample(self._texture(layer, focal_px), values[:, 3:])
         towards_eye = rays.unit_directions[layer.pixel] @ (-rotation).astype(np.float32)
         facing = np.einsum("ij,ij->i", normal, towards_eye)
         veiled = np.float32(1 - material.transmission)
@@ -303,14 +303,14 @@ def edges(visible: Visible) -> NDArray[np.intp]:
     return np.asarray(np.flatnonzero(mask) + rows.start * width)
 
 
-def _sample(texture: Float32, texels: Float32) -> Float32:
-    """Bilinear look-up of (N, 2) texels. OpenCV remaps at most 32,767 rows, so the list is folded into a rectangle."""
+def sample(texture: Float32, texels: Float32) -> Float32:
+    """Bilinear look-up of (N, 2) texels in (rows, columns[, bands]). OpenCV remaps at most 32,767 rows, so the list is folded into a rectangle."""
     count, folded = len(texels), 512
     padded = np.zeros((2, -(-count // folded) * folded), np.float32)
     padded[:, :count] = texels.T
     column, row = padded.reshape(2, -1, folded)
     out = cv2.remap(texture, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(out.reshape(-1, texture.shape[2])[:count], np.float32)
+    return np.asarray(out.reshape(-1, *texture.shape[2:])[:count], np.float32)
 
 
 def _lobe(normal: Float32, towards_eye: Float32, facing: Float32, light: Light, rotation: NDArray[np.float64],

@@ -21,7 +21,7 @@ from capture.simulated.colour_path import ColourPath, NormalBank
 from capture.simulated.meshes import Float32
 from capture.simulated.profiles import SENSOR_PROFILES, SensorNoise, SensorProfile
 from capture.simulated.projector import dot_pattern, projected_dots
-from capture.simulated.render import BodyState, Stage, Visible
+from capture.simulated.render import BodyState, Stage, Visible, sample
 from capture.simulated.scene import Scene, turn
 from capture.simulated.stereo import DepthErrors
 from capture.simulated.view import View
@@ -89,7 +89,7 @@ class Sensors:
         self._exposure = float(np.exp(jitter[0]))
         self._infrared_gain = np.float32(290.0 * scene.nominal_distance_m ** 2 * np.exp(jitter[1]))
         visible, infrared = wall_radiance(self.depth_view, scene.wall, scene.light)
-        self._wall_infrared = infrared * self._infrared_gain
+        self._wall_infrared = infrared
         self._wall_visible = visible @ _VISIBLE_WEIGHTS if profile.visible_share else None
         bank = NormalBank(seed, max(int(np.prod(shape)), int(np.prod(colour_shape))) * 3)
         self._bank = bank
@@ -102,8 +102,19 @@ class Sensors:
         if noise.fixed_pattern:
             self._infrared_gains += np.float32(noise.fixed_pattern) * serial_generator(rig.serial, 2).standard_normal(
                 shape, dtype=np.float32)
+        self._settle_exposure()
         self._dots = dot_pattern(profile.dots, serial_generator(rig.serial, 3)) \
             if profile.emitter is EmitterState.ON else None
+
+    def _settle_exposure(self) -> None:
+        """What is brighter than skin (paper, a subject too near) makes automatic exposure back off, to code 215 or so."""
+        visible = self.stage.visible(self.depth_view, self.stage.states(0.0))
+        if not visible.layers or self.noise.full_well is None:
+            return
+        level = self._wall_infrared.reshape(-1).copy()
+        self.stage.paint_infrared(self.depth_view, visible, level)
+        bright = float(np.percentile(level[visible.owner.reshape(-1) >= 0], 95)) * float(self._infrared_gain)
+        self._infrared_gain *= np.float32(min(215 / max(bright, 1e-6), 1.0))
 
     def planes(self, index: int, time_s: float, colour_time_s: float) -> Planes:
         """The instant `index`: depth and infrared at `time_s`, colour at `colour_time_s`."""
@@ -132,7 +143,7 @@ class Sensors:
 
     def _infrared(self, visible: Visible) -> Float32:
         """What falls on the infrared imager, in codes, before blur and noise."""
-        level = self._wall_infrared / self._infrared_gain
+        level = self._wall_infrared.copy()
         self.stage.paint_infrared(self.depth_view, visible, level.reshape(-1))
         level *= self._infrared_gain
         if self.profile.emitter is EmitterState.OFF:
@@ -171,9 +182,9 @@ class Sensors:
             failing_share = body.material.hole_fraction
             if failing_share:
                 mesh = self.stage.mesh(layer.body, layer.state)
-                cell = (mesh.points(layer.triangle, layer.u, layer.v)[:, :2] / 0.006).astype(np.int64) % 64
+                places = mesh.points(layer.triangle, layer.u, layer.v)[:, :2] / 0.006 % 63
                 failing = np.quantile(self._blotches, failing_share) + rng.normal(0, 0.1)
-                blind |= (self._blotches < failing)[cell[:, 1], cell[:, 0]]
+                blind |= sample(self._blotches, places.astype(np.float32)) < failing
             flat[layer.pixel] |= blind
 
     def _depth(self, index: int, visible: Visible, level: Float32, lost: NDArray[np.bool_],

@@ -24,7 +24,7 @@ from capture.simulated.species import Bend, Cut, Finish, Outline, Sheet
 PAGE_M = (0.210, 0.297)  # A4
 _CELL_M = 0.0022
 _MARGIN_M = 0.004
-#: How far a nose stands out from the plane of the eyes.
+#: How far a nose stands out from the plane of the eyes: so far before it a sheet is held.
 NOSE_M = 0.030
 _FINISH: dict[Finish, tuple[Material, float]] = {
     Finish.MATTE: (PAPER, PAPER_INFRARED), Finish.GLOSSY: (GLOSSY_PAPER, PAPER_INFRARED),
@@ -97,16 +97,23 @@ def bend_sheet(places: NDArray[np.float64], bend: Bend, rng: np.random.Generator
                     -1)
 
 
-def standing_off(sheet: Sheet) -> float:
-    """How far before the wearer's eyes a worn sheet's centre lies, metres: it rests on what it does not let through."""
-    if sheet.outline is Outline.EYE_DISCS:
-        return 0.016
-    if sheet.outline is Outline.EYE_STRIP:
-        return 0.024
-    if sheet.bend is Bend.FORMED:
-        return 0.020
-    rests_on_nose = Cut.NOSE not in sheet.cut
-    return NOSE_M + 0.004 if rests_on_nose else 0.014
+def resting_place(points: NDArray[np.float64], stays: NDArray[np.bool_],
+                  wearer: NDArray[np.floating]) -> float:
+    """How far forward a sheet has to be moved to rest on its wearer's vertices (V, 3) without cutting them, metres.
+
+    What pokes through a hole does not hold it off. `points` (rows, columns, 3) of the sheet, `stays` where it is left.
+    """
+    size = 0.003  # cells of a height map in which sheet and wearer meet
+    low, high = points[..., :2].min(axis=(0, 1)), points[..., :2].max(axis=(0, 1))
+    shape = tuple(int(n) for n in np.ceil((high - low) / size).astype(int)[::-1] + 1)
+    sheet = np.full(shape, np.nan)
+    column, row = (((points[..., :2] - low) / size).astype(int))[stays].T
+    sheet[row, column] = points[..., 2][stays]
+    front = wearer[(wearer[:, 2] > -0.10) & (wearer[:, :2] > low).all(1) & (wearer[:, :2] < high).all(1)]
+    column, row = ((front[:, :2] - low) / size).astype(int).T
+    clearance = front[:, 2] - sheet[row, column]
+    touching = clearance[np.isfinite(clearance)]
+    return float(touching.max()) + 0.002 if len(touching) else NOSE_M
 
 
 def sheet_grid(size_m: tuple[float, float], eye: tuple[float, float]) -> NDArray[np.float64]:
@@ -141,8 +148,11 @@ def trimmed(mesh: Mesh, stays: NDArray[np.bool_]) -> Mesh:
 
 
 def make_sheet(sheet: Sheet, picture: Picture, *, eye_half_distance_m: float, motion: Motion,
-               rng: np.random.Generator) -> Body:
-    """The sheet as a body whose origin is that of the wearer's or holder's face, eyes at the eyes."""
+               rng: np.random.Generator, wearer: NDArray[np.floating] | None = None) -> Body:
+    """The sheet as a body whose origin is that of the depicted or worn face, eyes at the eyes.
+
+    `wearer`: vertices (V, 3) of the head on which it rests, in every expression; None for a sheet held in hands.
+    """
     material, paper_infrared = _FINISH[sheet.finish]
     texture = printed(picture.radiance, sheet.ink, paper_infrared, rng)
     height, width = texture.shape[:2]
@@ -158,8 +168,8 @@ def make_sheet(sheet: Sheet, picture: Picture, *, eye_half_distance_m: float, mo
     eye = (picture.eye_pixel[0] / (width - 1), picture.eye_pixel[1] / (height - 1))
     places, stays = cut_grid(sheet_grid(size_m, eye), kept_ellipses(sheet.outline, picture, eye_half_distance_m),
                              cut_ellipses(sheet.cut, eye_half_distance_m))
-    offset = np.array([0.0, 0.0, standing_off(sheet)])
-    points = bend_sheet(places, sheet.bend, rng) + offset
+    points = bend_sheet(places, sheet.bend, rng)
+    points[..., 2] += NOSE_M if wearer is None else resting_place(points, stays, wearer)
     mesh = trimmed(grid_mesh(points, picture.pixels(places)), stays)
     return Body(name="sheet", segment=Segment.FACE, meshes={"neutral": mesh}, texture=texture, material=material,
                 motion=motion, face_points=_outline(points, places, picture.outline_m))
