@@ -45,8 +45,8 @@ _FACE_SHAPES = ("nose-scale-horiz-incr", "nose-scale-depth-incr", "nose-hump-inc
                 "head-scale-horiz-incr", "head-fat-incr", "l-cheek-bones-incr", "r-cheek-bones-incr",
                 "l-eye-scale-incr", "r-eye-scale-incr")
 #: Further shapes that only the held-out family has.
-_OTHER_SHAPES = ("head-age-incr", "nose-curve-convex", "nose-width1-incr", "chin-cleft-incr", "head-oval", "head-square",
-                 "mouth-angles-up", "forehead-nubian-incr")
+_OTHER_SHAPES = ("head-age-incr", "nose-curve-convex", "nose-width1-incr", "chin-cleft-incr", "head-oval",
+                 "head-square", "mouth-angles-up", "forehead-nubian-incr")
 NUM_HEADS, NUM_HELD_OUT, NUM_COMPONENTS = 160, 32, 36
 
 
@@ -149,9 +149,9 @@ def bake(target: Path) -> str:
     coefficients = ((heads - mean) @ directions.T) / spread
     shape = (1 + len(EXPRESSIONS), len(template), 3)
     missed = np.abs(heads - mean - coefficients * spread @ directions).reshape(len(heads), *shape)
-    sys.stderr.write(f"left out by {NUM_COMPONENTS} components, neutral: main family mean "
-                     f"{missed[:NUM_HEADS, 0].mean() * 1e3:.3f} mm, held-out {missed[NUM_HEADS:, 0].mean() * 1e3:.3f} mm, "
-                     f"largest {missed[:, 0].max() * 1e3:.2f} mm\n")
+    sys.stderr.write(f"left out by {NUM_COMPONENTS} components, neutral: main family "
+                     f"{missed[:NUM_HEADS, 0].mean() * 1e3:.3f} mm, held-out "
+                     f"{missed[NUM_HEADS:, 0].mean() * 1e3:.3f} mm, largest {missed[:, 0].max() * 1e3:.2f} mm\n")
 
     def quantised(metres: Any) -> NDArray[np.int16]:
         units = np.rint(np.asarray(metres) / UNIT_M)

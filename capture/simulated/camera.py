@@ -19,8 +19,8 @@ from capture.camera import (
 from capture.frames import ClockDomain, Frame, FrameSet, Pixels, Spectrum, StreamKind
 from capture.rig import Rig
 from capture.simulated.catalogue import make_scene
-from capture.simulated.scene import Scene
 from capture.simulated.profiles import SensorNoise, SensorProfile, sensor_profile
+from capture.simulated.scene import Scene
 from capture.simulated.sensors import Sensors, simulated_rig
 from capture.simulated.truth import SimulatedTruth
 

@@ -35,8 +35,7 @@ class ColourPath:
         self._gains: Float32 = np.ones(shape, np.float32)
         if serial is not None:
             self._gains += np.float32(noise.fixed_pattern) * serial.standard_normal(shape, dtype=np.float32)
-        codes = np.arange(_WHITE + 1, dtype=np.float32) / _WHITE
-        self._tone = encode_srgb(codes)
+        self._tone = encode_srgb(np.arange(_WHITE + 1, dtype=np.float32) / np.float32(_WHITE))
 
     def finish(self, radiance: Float32, exposure: float, rng: np.random.Generator,
                region: tuple[slice, slice]) -> NDArray[np.uint8]:
@@ -63,7 +62,7 @@ class ColourPath:
         spread = np.sqrt(level / np.float32(self.noise.full_well)
                          + np.float32((self.noise.read_codes / 255 / 8) ** 2))
         level += spread * self._bank.draw(rng, level.size).reshape(level.shape)
-        return (np.clip(level, 0, 1) * np.float32(_WHITE)).astype(np.uint16)
+        return np.asarray((np.clip(level, 0, 1) * np.float32(_WHITE)).astype(np.uint16))
 
     def _finish_chroma(self, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if not self.noise.chroma_subsampled:

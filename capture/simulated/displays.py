@@ -65,6 +65,6 @@ def _picture_at(picture: Picture, places_m: NDArray[np.float64], scale: float) -
     shrink = (places_m[0, 1, 0] - places_m[0, 0, 0]) / (scale * picture.metres_per_pixel)
     source = picture.radiance
     if shrink > 1.2:  # drawn smaller than it was taken: every shown pixel is the mean of several
-        source = cv2.GaussianBlur(source, (0, 0), 0.4 * float(np.sqrt(shrink ** 2 - 1)))
+        source = np.asarray(cv2.GaussianBlur(source, (0, 0), 0.4 * float(np.sqrt(shrink ** 2 - 1))), np.float32)
     return np.asarray(cv2.remap(source, pixels[..., 0], pixels[..., 1], cv2.INTER_LINEAR,
                                 borderMode=cv2.BORDER_REPLICATE), np.float32)

@@ -52,9 +52,9 @@ def make_spectacles(eyes: NDArray[np.float64], *, motion: Motion, rng: np.random
     parts.append(capsule(inner[0] + [0, 0.004, 0.001], inner[1] + [0, 0.004, 0.001], thickness, thickness))
     for points, side in zip(rims, (-1.0, 1.0), strict=True):
         outer = points[(side * points[:, 0]).argmax()] + [0, 0.006, 0]
-        hinge = np.array([side * (half_head_m + 0.002), outer[1], outer[2] - 0.012])
+        hinge = np.array([side * (half_head_m - 0.004), outer[1], outer[2] - 0.012])
         parts.append(capsule(outer, hinge, thickness, thickness))
-        parts.append(capsule(hinge, hinge + [0, -0.004, -0.085], thickness, thickness))
+        parts.append(capsule(hinge, hinge + np.array([0, -0.004, -0.085]), thickness, thickness))
     dark = np.array([*rng.choice([[0.02, 0.02, 0.02], [0.10, 0.05, 0.02], [0.25, 0.23, 0.20], [0.05, 0.06, 0.15]]),
                      rng.uniform(0.08, 0.55)])  # plastics that are black in the visible are often pale at 850 nm
     texture: Float32 = np.broadcast_to(dark.astype(np.float32), (8, 8, 4)).copy()

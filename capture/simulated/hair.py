@@ -68,7 +68,7 @@ def hair_mesh(heads: Heads, identity: int, style: HairStyle, complexion: Complex
     above = hairline(side, complexion.hairline) - v  # texture heights above the hairline
     grown = np.clip(above / 0.07, -1, 1)
     lumps = cv2.GaussianBlur(rng.standard_normal((24, 48)).astype(np.float32), (0, 0), 1.0)
-    lumps /= lumps.std()
+    lumps = lumps / lumps.std()
     column, row = (np.clip(paint * [47, 23], 0, [47, 23])).astype(int).T
     bumpy = 1 + 0.22 * lumps[row, column]
     thick = (top_m + (sides_m - top_m) * np.clip((v - 0.05) / 0.25, 0, 1)) * scale * bumpy

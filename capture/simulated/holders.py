@@ -27,8 +27,9 @@ def hand(side: float, edge: NDArray[np.float64], reach: float, elbow: NDArray[np
         tip = root + inward * (0.022 + reach) + np.array([0.0, 0.006, -0.002])
         parts.append(capsule(root, tip, 0.0092, 0.0078))
     palm = edge + np.array([side * 0.034, -0.005, -0.010])
-    parts.append(capsule(palm + [0, 0.026, 0], palm - [0, 0.030, 0], 0.017, 0.021))
-    parts.append(capsule(palm + [0.0, 0.004, 0.014], edge + inward * reach + np.array([0.0, 0.026, 0.012]), 0.012,
+    parts.append(capsule(palm + np.array([0, 0.026, 0]), palm - np.array([0, 0.030, 0]), 0.017, 0.021))
+    parts.append(capsule(palm + np.array([0.0, 0.004, 0.014]),
+                         edge + inward * reach + np.array([0.0, 0.026, 0.012]), 0.012,
                          0.0085))
     wrist = palm + np.array([side * 0.010, -0.050, -0.012])
     parts.append(capsule(palm - [0, 0.02, 0], wrist, 0.020, 0.024))

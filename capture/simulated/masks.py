@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from capture.simulated.heads import SKIN_HEIGHT, SKIN_WIDTH, Heads, load_heads
 from capture.simulated.materials import (
@@ -146,6 +147,6 @@ def put_on(paint: Paint, head: Body, rng: np.random.Generator) -> Body:
     return replace(head, texture=np.clip(texture, 0, 1))
 
 
-def _face_mask(side: Float32, v: Float32) -> Float32:
+def _face_mask(side: NDArray[np.floating], v: NDArray[np.floating]) -> Float32:
     return np.asarray(np.clip((0.17 - side) / 0.03, 0, 1) * np.clip((v - 0.20) / 0.03, 0, 1)
                       * np.clip((0.92 - v) / 0.05, 0, 1), np.float32)

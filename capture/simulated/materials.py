@@ -5,10 +5,10 @@ Reflectances are linear, in [0, 1]: values chosen inside ranges that the literat
 - Skin at 850 nm: 0.5 to 0.65 for every tone, since melanin's absorption falls steeply with wavelength (Cooksey, Allen
   and Tsai, "Reference data set of human skin reflectance", J. Res. NIST 122, 2017; Jacques, "Optical properties of
   biological tissues", Phys. Med. Biol. 58, 2013).
-- Black toner is carbon, nearly as dark at 850 nm as in the visible; cyan, magenta and yellow colourants, and dye blacks,
-  let it pass (the known trick of infrared security printing), so that a dye print shows its bare paper there.
-- Displays: polarisers, black matrix and cover glass return a few per cent of 850 nm, and a mirror image of the lamp of
-  about 4 % (Fresnel reflection of glass, n = 1.5).
+- Black toner is carbon, nearly as dark at 850 nm as in the visible; cyan, magenta and yellow colourants, and dye
+  blacks, let it pass (the known trick of infrared security printing), so a dye print shows its bare paper there.
+- Displays: polarisers, black matrix and cover glass return a few per cent of 850 nm, and a mirror image of the lamp
+  of about 4 % (Fresnel reflection of glass, n = 1.5).
 - Hair: eumelanin's absorption falls with wavelength too; dark hair returns 0.1 to 0.3 at 850 nm, fair hair up to 0.5.
 - Silicone for masks scatters as skin does and is pigmented to look like it; resin and hard plastics depend on filler and
   paint, hence a wide range by instrument.

@@ -7,6 +7,7 @@ camera's sampling at half a metre, so that its sharpness in the end image is the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +46,10 @@ class Picture:
         return np.stack([across, down], axis=-1)
 
 
+@lru_cache(maxsize=8)
 def take_picture(*, seed: int, identity: int, size: tuple[int, int] = (600, 840), width_m: float = 0.21,
                  expression: str = "neutral") -> Picture:
-    """A frontal portrait, `size` (width, height) pixels and `width_m` wide at the face."""
+    """A frontal portrait, `size` (width, height) pixels and `width_m` wide at the face; the last few are kept."""
     width, height = size
     distance = 0.9
     still = Motion(centre_m=(0.0, 0.0, distance), pivot_m=NECK_PIVOT_M, sway_m=(0, 0, 0),
@@ -71,7 +73,9 @@ def take_picture(*, seed: int, identity: int, size: tuple[int, int] = (600, 840)
     # The photographer's automatic exposure: the picture's bright parts are bright, whoever is on it.
     radiance *= np.float32(0.80 / max(float(np.percentile(radiance, 96)), 0.05))
     # Seen from the front, the body's left is on the image's right: x of the body grows with the column.
-    return Picture(radiance=decode_srgb(encode_srgb(radiance.reshape(height, width, 3))), metres_per_pixel=scale,
+    developed = decode_srgb(encode_srgb(radiance.reshape(height, width, 3)))
+    developed.flags.writeable = False  # pictures are shared
+    return Picture(radiance=developed, metres_per_pixel=scale,
                    eye_pixel=(float(centre[0]), float(centre[1])), outline_m=places)
 
 
@@ -101,4 +105,4 @@ def printed(radiance: Float32, ink: Ink, paper_infrared: float, rng: np.random.G
         infrared = paper_infrared * (1 - (1 - DYE_TRANSMITTANCE) * (1 - grey))
     out = np.concatenate([visible, infrared], axis=2)
     out *= (1 + 0.012 * rng.standard_normal((*out.shape[:2], 1))).astype(np.float32)  # paper grain
-    return np.clip(out, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(out, 0, 1), np.float32)

@@ -2,8 +2,8 @@
 
 Where constants come from:
 
-- Stereo depth: error = z² · (subpixel error) / (f · B), subpixel error about 0.08 px on well textured targets, disparity
-  steps of 1/32 px (Grunnet-Jepsen, Sweetser and Woodfill, "Tuning depth cameras for best performance", and
+- Stereo depth: error = z² · (subpixel error) / (f · B), subpixel error about 0.08 px on well textured targets,
+  disparity steps of 1/32 px (Grunnet-Jepsen, Sweetser and Woodfill, "Tuning depth cameras for best performance", and
   Grunnet-Jepsen et al., "Subpixel linearity improvement for Intel RealSense depth camera D400 series", RealSense
   documentation); 126 disparities, hence no depth nearer than f · B / 126 (RealSense D400 data sheet); the matcher
   correlates windows and smooths along paths (Keselman et al., "Intel RealSense stereoscopic depth cameras", CVPR
@@ -11,8 +11,8 @@ Where constants come from:
 - Projector: about 5000 dots over the depth field of view (Grunnet-Jepsen et al., "Projectors for D400 series depth
   cameras").
 - Structured light (SR300): 640 x 480, depth unit 1/8 mm, range 0.2 to 1.5 m (SR300 data sheet); noise about 1 mm at
-  0.5 m, holes on hair, dark and slanted surfaces (Carfagni et al., "On the performance of the Intel SR300 depth camera",
-  IEEE Sensors Journal 2017). Its spread, correlations and baseline are chosen in that order of magnitude.
+  0.5 m, holes on hair, dark and slanted surfaces (Carfagni et al., "On the performance of the Intel SR300 depth
+  camera", IEEE Sensors Journal 2017). Its spread, correlations and baseline are chosen in that order of magnitude.
 - Colour and infrared: shot noise of a few thousand electrons full well, read noise of a few electrons, photo-response
   non-uniformity around 1 % (EMVA 1288 figures of sensors of that size); values chosen, no unit was measured.
 """

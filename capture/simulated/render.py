@@ -304,8 +304,8 @@ def edges(visible: Visible) -> NDArray[np.intp]:
 
 
 def sample(texture: Float32, texels: Float32) -> Float32:
-    """Bilinear look-up of (N, 2) texels in (rows, columns[, bands]). OpenCV remaps at most 32,767 rows, so the list is folded into a rectangle."""
-    count, folded = len(texels), 512
+    """Bilinear look-up of (N, 2) texels in (rows, columns[, bands])."""
+    count, folded = len(texels), 512  # OpenCV remaps at most 32,767 rows: the list is folded into a rectangle
     padded = np.zeros((2, -(-count // folded) * folded), np.float32)
     padded[:, :count] = texels.T
     column, row = padded.reshape(2, -1, folded)

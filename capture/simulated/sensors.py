@@ -107,7 +107,7 @@ class Sensors:
             if profile.emitter is EmitterState.ON else None
 
     def _settle_exposure(self) -> None:
-        """What is brighter than skin (paper, a subject too near) makes automatic exposure back off, to code 215 or so."""
+        """What is brighter than skin (paper, a subject too near) makes automatic exposure back off, to about 215."""
         visible = self.stage.visible(self.depth_view, self.stage.states(0.0))
         if not visible.layers or self.noise.full_well is None:
             return
@@ -169,7 +169,7 @@ class Sensors:
             spread = np.sqrt(np.maximum(level, 0) * np.float32(255 / self.noise.full_well)
                              + np.float32(self.noise.read_codes ** 2))
             level = level + spread * self._bank.draw(rng, level.size).reshape(level.shape)
-        return np.clip(level + np.float32(0.5), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(level + np.float32(0.5), 0, 255).astype(np.uint8))
 
     def _lose_on_surfaces(self, visible: Visible, lost: NDArray[np.bool_], rng: np.random.Generator) -> None:
         """Marks where no depth comes back from the surface itself: slanted, glossy, or glass."""
@@ -202,7 +202,7 @@ class Sensors:
         if self.noise.holes:
             lost |= (depth < self.profile.nearest_m) | (depth > self.profile.farthest_m)
         units[lost] = 0
-        return units
+        return np.asarray(units)
 
 
 def _region(visible: Visible, margin: int = 8) -> tuple[slice, slice]:

@@ -66,7 +66,7 @@ def kept_ellipses(outline: Outline, picture: Picture, eye_half_distance_m: float
     if outline is Outline.FACE:
         low, high = picture.outline_m.min(axis=0), picture.outline_m.max(axis=0)
         # A little forehead belongs to a face that somebody cuts out.
-        high = high + [0.0, 0.035]
+        high = high + np.array([0.0, 0.035])
         middle, half = (low + high) / 2, (high - low) / 2
         return (Ellipse(float(middle[0]), float(middle[1]), float(half[0]) * 1.02, float(half[1]) * 1.02),)
     return ()
@@ -126,7 +126,7 @@ def sheet_grid(size_m: tuple[float, float], eye: tuple[float, float]) -> NDArray
 
 def cut_grid(places: NDArray[np.float64], kept: tuple[Ellipse, ...],
              cut: tuple[Ellipse, ...]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Moves grid places (rows, columns, 2) that lie near an edge onto it; returns them and (rows, columns) what stays."""
+    """Places (rows, columns, 2) of a grid, those near an edge moved onto it, and (rows, columns) which stay."""
     places = places.copy()
     for ellipse in (*kept, *cut):
         radius = ellipse.radius(places)

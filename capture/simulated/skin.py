@@ -57,7 +57,7 @@ def _smooth_noise(rng: np.random.Generator, width: int, height: int, cell: int) 
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def _step(x: NDArray[Any], low: float, high: float) -> Float32:
+def _step(x: NDArray[Any], low: Any, high: Any) -> Float32:
     t = np.clip((x - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
@@ -70,7 +70,8 @@ def skin_reflectance(melanin: float) -> NDArray[np.float64]:
 def hairline(side: NDArray[Any], raised: float) -> NDArray[Any]:
     """Where hair ends, in texture heights from the top, at distance `side` from the middle of the face: over the
     forehead, down before the ear as a sideburn, and low behind the ear."""
-    return 0.155 + raised + 0.02 * np.cos(side * 26) + 0.19 * _step(side, 0.13, 0.19) + 0.30 * _step(side, 0.27, 0.33)
+    line = 0.155 + raised + 0.02 * np.cos(side * 26) + 0.19 * _step(side, 0.13, 0.19) + 0.30 * _step(side, 0.27, 0.33)
+    return np.asarray(line)
 
 
 def beard_region(side: NDArray[Any], v: NDArray[Any]) -> NDArray[Any]:
@@ -113,7 +114,8 @@ def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -
     face = face * (1 - scalp) + scalp * hair
     bristles = np.clip(0.6 + 0.5 * _smooth_noise(rng, *size, 3), 0, 1.2)
     lip = np.exp(-((v - 0.622) / 0.020) ** 2) * (1 - _step(side, 0.030, 0.055))
-    grown = np.clip(np.maximum(complexion.beard * beard_region(side, v), complexion.moustache * lip) * bristles, 0, 0.95)
+    grown = np.maximum(complexion.beard * beard_region(side, v), complexion.moustache * lip)
+    grown = np.clip(grown * bristles, 0, 0.95)
     face = face * (1 - grown[..., None]) + grown[..., None] * hair
 
     atlas = np.zeros((*ATLAS_SHAPE, 4), np.float32)

@@ -165,7 +165,8 @@ def _rows() -> tuple[Species, ...]:
                 instrument=Sheet(ink=Ink.DYE, finish=Finish.GLOSSY, bend=Bend.ROLLED),
                 summary="photo paper with a mirror's gloss"),
         Species(name="cloth_print", category=prints,
-                instrument=Sheet(ink=Ink.DYE, finish=Finish.CLOTH, bend=Bend.DRAPED), summary="printed cloth, in folds"),
+                instrument=Sheet(ink=Ink.DYE, finish=Finish.CLOTH, bend=Bend.DRAPED),
+                summary="printed cloth, in folds"),
         Species(name="bent_print", category=prints, instrument=Sheet(bend=Bend.BENT),
                 summary="toner print bent to the radius of a head"),
         Species(name="formed_print", category=prints,
@@ -198,13 +199,15 @@ def _rows() -> tuple[Species, ...]:
         Species(name="mannequin_head", category=Category.MANNEQUIN, instrument=Mannequin(), summary="painted plastic"),
         Species(name="half_mask", category=partial, instrument=Shell(stuff=Stuff.RESIN, lower_half=True),
                 summary="resin over nose, mouth and chin"),
-        Species(name="printed_eye_glasses", category=partial, instrument=Sheet(outline=Outline.EYE_DISCS, hold=Hold.WORN),
+        Species(name="printed_eye_glasses", category=partial,
+                instrument=Sheet(outline=Outline.EYE_DISCS, hold=Hold.WORN),
                 summary="glasses with printed eyes in place of lenses"),
         Species(name="paper_glasses", category=partial,
                 instrument=Sheet(outline=Outline.EYE_STRIP, bend=Bend.BENT, hold=Hold.WORN),
                 summary="a printed strip across the eyes"),
         Species(name="heavy_make_up", category=partial, instrument=Paint.MAKE_UP, summary="make-up: colour only"),
-        Species(name="face_tattoo", category=partial, instrument=Paint.TATTOO, summary="carbon ink patterns on the face"),
+        Species(name="face_tattoo", category=partial, instrument=Paint.TATTOO,
+                summary="carbon ink patterns on the face"),
     )
 
 

@@ -32,7 +32,7 @@ class CorrelatedFields:
         rng = np.random.default_rng([self._seed, 47, purpose, number])
         row, column, which, flips = (int(rng.integers(top)) for top in (_MARGIN, _MARGIN, _FIELDS, 4))
         field = self._fields[which][row:row + self._shape[0], column:column + self._shape[1]]
-        return field[::-1 if flips & 1 else 1, ::-1 if flips & 2 else 1]
+        return np.asarray(field[::-1 if flips & 1 else 1, ::-1 if flips & 2 else 1])
 
     def at(self, index: int, purpose: int) -> Float32:
         """The field (H, W) of one frame. Two `hold` frames apart are independent; between, cosine and sine blend them,

@@ -40,6 +40,7 @@ def wall_radiance(view: View, wall: Wall, light: Light) -> tuple[Float32, Float3
     lit = light.ambient * 0.8 + 0.35 * light.key * (1 - 0.12 * y / scale)
     distance_squared = np.square(np.linalg.norm(points - view.origin, axis=-1))
     facing = np.abs(view.directions @ (turn(wall.yaw_rad, 0, 0) @ np.array([0, 0, 1.0])).astype(np.float32))
-    infrared = albedo[..., 3] * (facing / view.rays.lengths.reshape(depth.shape) / distance_squared + light.room_infrared)
+    lengths = view.rays.lengths.reshape(depth.shape)
+    infrared = albedo[..., 3] * (facing / lengths / distance_squared + light.room_infrared)
     tint = np.array(light.tint, np.float32)
     return np.asarray(albedo[..., :3] * lit[..., None] * tint, np.float32), np.asarray(infrared, np.float32)
