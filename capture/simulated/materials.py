@@ -10,8 +10,8 @@ Reflectances are linear, in [0, 1]: values chosen inside ranges that the literat
 - Displays: polarisers, black matrix and cover glass return a few per cent of 850 nm, and a mirror image of the lamp
   of about 4 % (Fresnel reflection of glass, n = 1.5).
 - Hair: eumelanin's absorption falls with wavelength too; dark hair returns 0.1 to 0.3 at 850 nm, fair hair up to 0.5.
-- Silicone for masks scatters as skin does and is pigmented to look like it; resin and hard plastics depend on filler and
-  paint, hence a wide range by instrument.
+- Silicone for masks scatters as skin does and is pigmented to look like it; resin and hard plastics depend on filler
+  and paint, hence a wide range by instrument.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -26,6 +28,16 @@ def paint_cloth(rng: np.random.Generator) -> Float32:
     return np.asarray(np.clip(knit[..., None] * colour, 0, 1), np.float32)
 
 
+@lru_cache(maxsize=6)
+def _complexion(seed: int) -> tuple[Complexion, Float32]:
+    """Colours of a person and the atlas painted with them; the last few are kept, for a victim comes up repeatedly."""
+    rng = np.random.default_rng([seed, 11])
+    complexion = Complexion.random(rng)
+    texture = paint_head(load_heads(), complexion, rng)
+    texture.flags.writeable = False
+    return complexion, texture
+
+
 def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0,
                 accessories: bool = True) -> tuple[Body, ...]:
     """Head, torso, then what there is of hair, beard and spectacles (these only with `accessories`) of one person.
@@ -34,16 +46,15 @@ def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0,
     """
     heads = load_heads()
     identity %= len(heads)
-    rng = np.random.default_rng([seed, 11])
-    complexion = Complexion.random(rng)
+    complexion, texture = _complexion(seed)
     meshes = {"neutral": heads.mesh(identity), "half_blink": heads.mesh(identity, "blink", 0.5)}
     meshes |= {name: heads.mesh(identity, name, 0.5 if name == "jaw_open" else 1.0) for name in EXPRESSIONS}
     blinking = Blinking(seed)
     head = Body(name=f"head {identity}", segment=Segment.FACE, meshes=meshes,
-                texture=paint_head(heads, complexion, rng), material=SKIN, motion=motion,
+                texture=texture, material=SKIN, motion=motion,
                 expression=blinking, face_points=heads.face_points(identity), person=person)
-    torso = Body(name="torso", segment=Segment.OTHER, meshes={"neutral": torso_mesh()}, texture=paint_cloth(rng),
-                 material=CLOTH, motion=motion, person=person)
+    torso = Body(name="torso", segment=Segment.OTHER, meshes={"neutral": torso_mesh()}, material=CLOTH,
+                 texture=paint_cloth(np.random.default_rng([seed, 14])), motion=motion, person=person)
     bodies = [head, torso]
     grown = np.random.default_rng([seed, 12])
     hair = Hair.random(complexion, grown)

@@ -78,7 +78,8 @@ class SensorProfile:
         name: key of `SENSOR_PROFILES`. product: what a rig made for it is called.
         depth_scale_m: metres a depth unit. baseline_m: between the imagers, or between projector and imager.
         focal_px, colour_focal_px: at 640 columns. colour_offset_m: of the colour sensor, along x.
-        nearest_m, farthest_m: beyond these there is no depth.
+        disparities: how many the matcher searches, at any resolution, hence no depth nearer than f · B over it; 0: no
+            such limit. nearest_m, farthest_m: beyond these there is no depth.
         emitter: FLOOD: an even lamp at 850 nm beside the sensor. ON: the projector's dots. OFF: the room alone.
         visible_share: how much of visible light the infrared imager also counts; 0 behind an infrared-pass filter.
         dots: number of projected dots over the depth image. noise: what the sensors add.
@@ -91,6 +92,7 @@ class SensorProfile:
     focal_px: float = 385.1
     colour_focal_px: float = 615.2
     colour_offset_m: float = 0.0147
+    disparities: int = 0
     nearest_m: float = 0.0
     farthest_m: float = 65.0
     emitter: EmitterState = EmitterState.FLOOD
@@ -103,14 +105,12 @@ class SensorProfile:
         return Spectrum.VISIBLE_AND_NEAR_INFRARED if self.visible_share else Spectrum.NEAR_INFRARED
 
 
-_DISPARITIES = 126
 SENSOR_PROFILES: dict[str, SensorProfile] = {profile.name: profile for profile in (
     # A D435 with infrared-pass filters (as the D435f has them) and a flood lamp, the projector off.
-    SensorProfile(name="d4xx", product="simulated D435-like camera", nearest_m=385.1 * 0.050 / _DISPARITIES,
-                  farthest_m=10.0),
+    SensorProfile(name="d4xx", product="simulated D435-like camera", disparities=126, farthest_m=10.0),
     # The same camera as it comes: dots on, imagers that see visible light too; texture everywhere, so fewer holes.
     SensorProfile(name="d4xx_projector", product="simulated D435-like camera, projector on",
-                  nearest_m=385.1 * 0.050 / _DISPARITIES, farthest_m=10.0, emitter=EmitterState.ON, visible_share=0.25),
+                  disparities=126, farthest_m=10.0, emitter=EmitterState.ON, visible_share=0.25),
     # Coded light: finer depth nearby, no matcher's window, flood-like infrared, short range.
     SensorProfile(name="sr300", product="simulated SR300-like camera", depth_scale_m=1.25e-4, baseline_m=0.065,
                   focal_px=475.0, colour_focal_px=617.0, colour_offset_m=0.0257, nearest_m=0.20, farthest_m=1.5,

@@ -109,11 +109,12 @@ class Sensors:
     def _settle_exposure(self) -> None:
         """What is brighter than skin (paper, a subject too near) makes automatic exposure back off, to about 215."""
         visible = self.stage.visible(self.depth_view, self.stage.states(0.0))
-        if not visible.layers or self.noise.full_well is None:
+        if self.noise.full_well is None:
             return
         level = self._wall_infrared.reshape(-1).copy()
         self.stage.paint_infrared(self.depth_view, visible, level)
-        bright = float(np.percentile(level[visible.owner.reshape(-1) >= 0], 95)) * float(self._infrared_gain)
+        metered = visible.owner.reshape(-1) >= 0 if visible.layers else slice(None)
+        bright = float(np.percentile(level[metered], 95)) * float(self._infrared_gain)
         self._infrared_gain *= np.float32(min(215 / max(bright, 1e-6), 1.0))
 
     def planes(self, index: int, time_s: float, colour_time_s: float) -> Planes:
@@ -200,7 +201,9 @@ class Sensors:
         units = np.clip(depth * np.float32(1 / self.profile.depth_scale_m) + np.float32(0.5), 0, 65535)
         units = units.astype(np.uint16)
         if self.noise.holes:
-            lost |= (depth < self.profile.nearest_m) | (depth > self.profile.farthest_m)
+            disparities = self.profile.disparities
+            nearest_m = max(self.profile.nearest_m, focal_baseline / disparities if disparities else 0.0)
+            lost |= (depth < nearest_m) | (depth > self.profile.farthest_m)
         units[lost] = 0
         return np.asarray(units)
 

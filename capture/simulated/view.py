@@ -63,12 +63,16 @@ class View:
         """One ray through the centre of every pixel, row by row."""
         return Rays(origin=self.origin, directions=self.directions.reshape(-1, 3))
 
+    @cached_property
+    def _steps(self) -> tuple[Float32, Float32]:
+        """How a direction changes by one column and by one row, (H * W, 3) each."""
+        return (np.gradient(self.directions, axis=1).reshape(-1, 3),
+                np.gradient(self.directions, axis=0).reshape(-1, 3))
+
     def rays_within(self, pixels: NDArray[np.intp]) -> Rays:
         """Four rays inside each of the given pixels (flat indices), pixel by pixel: a rotated square grid."""
-        directions = self.directions
-        across = np.gradient(directions, axis=1).reshape(-1, 3)[pixels]
-        down = np.gradient(directions, axis=0).reshape(-1, 3)[pixels]
-        middle = directions.reshape(-1, 3)[pixels]
+        across, down = (step[pixels] for step in self._steps)
+        middle = self.directions.reshape(-1, 3)[pixels]
         offsets = np.array([[-0.125, -0.375], [0.375, -0.125], [0.125, 0.375], [-0.375, 0.125]], np.float32)
         spread = middle[:, None] + offsets[None, :, :1] * across[:, None] + offsets[None, :, 1:] * down[:, None]
         return Rays(origin=self.origin, directions=np.ascontiguousarray(spread.reshape(-1, 3), np.float32))
