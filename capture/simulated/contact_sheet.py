@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--profile", choices=list(SENSOR_PROFILES), default="d4xx")
     parser.add_argument("--distance", type=float, default=0.5)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     scenes = tuple(options.scenes) or ("bona_fide", *SPECIES)
     sheet = draw(scenes, seed=options.seed, profile=SENSOR_PROFILES[options.profile], distance_m=options.distance)
     if not cv2.imwrite(str(options.target), sheet, [cv2.IMWRITE_JPEG_QUALITY, 82]):

@@ -66,7 +66,7 @@ def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0,
         beards = {"neutral": beard_mesh(heads, identity, hair.beard_m),
                   "smile": beard_mesh(heads, identity, hair.beard_m, "smile"),
                   "jaw_open": beard_mesh(heads, identity, hair.beard_m, "jaw_open", 0.5)}
-        bodies.append(Body(name="beard", segment=Segment.FACE, meshes=beards, texture=strands, material=HAIR,
+        bodies.append(Body(name="beard", segment=Segment.FACE, meshes=beards, texture=texture, material=HAIR,
                            motion=motion, expression=blinking, person=person))
     if np.random.default_rng([seed, 13]).uniform() < SPECTACLES and accessories:
         outline = heads.face_points(identity)

@@ -135,27 +135,28 @@ class Sensors:
     def _depth_and_infrared(self, index: int, states: list[BodyState],
                             rng: np.random.Generator) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
         visible = self.stage.visible(self.depth_view, states)
-        level = self._infrared(visible)
+        even, level = self._infrared(visible)
         lost = np.zeros(level.shape, bool)
         if self.noise.holes:
             self._lose_on_surfaces(visible, lost, rng)
         infrared = self._read_out(level, visible, rng)
-        return self._depth(index, visible, level, lost, rng), infrared
+        return self._depth(index, visible, even, lost), infrared
 
-    def _infrared(self, visible: Visible) -> Float32:
-        """What falls on the infrared imager, in codes, before blur and noise."""
-        level = self._wall_infrared.copy()
-        self.stage.paint_infrared(self.depth_view, visible, level.reshape(-1))
-        level *= self._infrared_gain
+    def _infrared(self, visible: Visible) -> tuple[Float32, Float32]:
+        """What falls on the infrared imager, in codes, before blur and noise: as if lit evenly, and as it is lit."""
+        even = self._wall_infrared.copy()
+        self.stage.paint_infrared(self.depth_view, visible, even.reshape(-1))
+        even *= self._infrared_gain
         if self.profile.emitter is EmitterState.OFF:
-            level *= np.float32(0.05)
+            even *= np.float32(0.05)
+        level = even
         if self._dots is not None:
-            level *= projected_dots(self._dots, self.depth_view, visible.depth_m)
+            level = even * projected_dots(self._dots, self.depth_view, visible.depth_m)
         if self._wall_visible is not None:
             seen = np.repeat(self._wall_visible[..., None], 3, axis=2)
             self.stage.paint_colour(self.depth_view, visible, seen.reshape(-1, 3))
-            level += (seen @ _VISIBLE_WEIGHTS) * np.float32(255 * self.profile.visible_share)
-        return level
+            level = level + (seen @ _VISIBLE_WEIGHTS) * np.float32(255 * self.profile.visible_share)
+        return even, level
 
     def _read_out(self, level: Float32, visible: Visible, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Point-spread function, fixed pattern, shot and read noise, 8 bits."""
@@ -188,8 +189,7 @@ class Sensors:
                 blind |= sample(self._blotches, places.astype(np.float32)) < failing
             flat[layer.pixel] |= blind
 
-    def _depth(self, index: int, visible: Visible, level: Float32, lost: NDArray[np.bool_],
-               rng: np.random.Generator) -> NDArray[np.uint16]:
+    def _depth(self, index: int, visible: Visible, level: Float32, lost: NDArray[np.bool_]) -> NDArray[np.uint16]:
         focal_baseline = float(self.depth_view.intrinsics.fx * self.profile.baseline_m)
         depth = visible.depth_m
         if self.noise.holes:
