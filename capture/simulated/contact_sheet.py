@@ -66,7 +66,8 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     scenes = tuple(options.scenes) or ("bona_fide", *SPECIES)
     sheet = draw(scenes, seed=options.seed, profile=SENSOR_PROFILES[options.profile], distance_m=options.distance)
-    if not cv2.imwrite(str(options.target), sheet, [cv2.IMWRITE_JPEG_QUALITY, 82]):
+    settings = [cv2.IMWRITE_JPEG_QUALITY, 66] if options.target.suffix in (".jpg", ".jpeg") else []
+    if not cv2.imwrite(str(options.target), sheet, settings):
         raise SystemExit(f"{options.target}: could not be written")
 
 
