@@ -164,16 +164,17 @@ class Stage:
         """Writes what is visible over the wall's `radiance` (H * W, 3), edges smoothed."""
         self._paint(view, visible, radiance, colour=True)
 
-    def paint_infrared(self, view: View, visible: Visible, radiance: Float32) -> None:
-        """Writes what is visible over the wall's `radiance` (H * W,), edges smoothed."""
-        self._paint(view, visible, radiance, colour=False)
+    def paint_infrared(self, view: View, visible: Visible, radiance: Float32) -> list[Float32]:
+        """Writes what is visible over the wall's `radiance` (H * W,), edges smoothed. Returns, for each of
+        `visible.layers`, the cosine between normal and line of sight."""
+        return self._paint(view, visible, radiance, colour=False)
 
-    def _paint(self, view: View, visible: Visible, radiance: Float32, *, colour: bool) -> None:
+    def _paint(self, view: View, visible: Visible, radiance: Float32, *, colour: bool) -> list[Float32]:
         edge = edges(visible)
         wall = radiance[edge].copy()
-        self._put(view.rays, visible.layers, visible.veils, radiance, view.intrinsics.fx, colour=colour)
+        facing = self._put(view.rays, visible.layers, visible.veils, radiance, view.intrinsics.fx, colour=colour)
         if not len(edge):
-            return
+            return facing
         rays = view.rays_within(edge)
         behind = np.full(len(rays.directions), np.inf, np.float32)
         everything = np.arange(len(behind))
@@ -184,20 +185,24 @@ class Stage:
         # Averaged after the sensor has clipped: a glint at an edge is no brighter than white.
         limit = 1.0 if colour else np.inf
         radiance[edge] = np.minimum(fine, limit).reshape(len(edge), 4, *fine.shape[1:]).mean(axis=1)
+        return facing
 
     def _put(self, rays: Rays, layers: tuple[Layer, ...], veils: tuple[Layer, ...], radiance: Float32,
-             focal_px: float, *, colour: bool) -> None:
+             focal_px: float, *, colour: bool) -> list[Float32]:
+        facing = []
         for layer in layers:
             shaded = self.shade(rays, layer, focal_px, colour=colour, infrared=not colour)
             values = shaded.colour if colour else shaded.infrared
             assert values is not None
             radiance[layer.pixel] = values
+            facing.append(shaded.facing)
         for layer in veils:
             shaded = self.shade(rays, layer, focal_px, colour=colour, infrared=not colour)
             values = shaded.colour if colour else shaded.infrared
             assert values is not None
             passed = np.float32(self.scene.bodies[layer.body].material.transmission)
             radiance[layer.pixel] = radiance[layer.pixel] * passed + values
+        return facing
 
     def shade(self, rays: Rays, layer: Layer, focal_px: float, *, colour: bool, infrared: bool) -> Shaded:
         """Diffuse light with soft terminator, one specular lobe, and the illuminator's 1/r² in infrared.
@@ -244,14 +249,6 @@ class Stage:
                     * np.float32(material.gloss_infrared)
         return Shaded(radiance, infrared_radiance, facing)
 
-    def facing(self, rays: Rays, layer: Layer) -> Float32:
-        """Cosine between normal and line of sight, (N,)."""
-        rows = self.mesh(layer.body, layer.state).shading_attributes[layer.triangle]
-        normal = rows[:, :3] + layer.u[:, None] * rows[:, 5:8] + layer.v[:, None] * rows[:, 10:13]
-        towards_eye = rays.unit_directions[layer.pixel] @ (-layer.state.pose.rotation).astype(np.float32)
-        length = np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), np.float32(1e-9))
-        return np.asarray(np.einsum("ij,ij->i", normal, towards_eye) / length, np.float32)
-
     def _density(self, layer: Layer) -> float:
         """Texels a metre on a body's surface, on average."""
         key = (layer.body, layer.state.expression)
@@ -289,9 +286,11 @@ def edges(visible: Visible) -> NDArray[np.intp]:
     if not visible.layers:
         return np.zeros(0, np.intp)
     width = visible.depth_m.shape[1]
+    occupied = np.flatnonzero((visible.owner >= 0).any(axis=0))
     rows = slice(max(min(int(layer.pixel.min()) for layer in visible.layers) // width - 1, 0),
                  max(int(layer.pixel.max()) for layer in visible.layers) // width + 2)
-    owner, depth = visible.owner[rows], visible.depth_m[rows]
+    columns = slice(max(int(occupied[0]) - 1, 0), int(occupied[-1]) + 2)
+    owner, depth = visible.owner[rows, columns], visible.depth_m[rows, columns]
     mask = np.zeros(depth.shape, bool)
     for axis in (0, 1):
         first, second = (np.s_[:-1], np.s_[1:]) if axis == 0 else (np.s_[:, :-1], np.s_[:, 1:])
@@ -300,7 +299,8 @@ def edges(visible: Visible) -> NDArray[np.intp]:
         differs &= (owner[first] >= 0) | (owner[second] >= 0)
         mask[first] |= differs
         mask[second] |= differs
-    return np.asarray(np.flatnonzero(mask) + rows.start * width)
+    row, column = np.nonzero(mask)
+    return np.asarray((row + rows.start) * width + column + columns.start)
 
 
 def sample(texture: Float32, texels: Float32) -> Float32:

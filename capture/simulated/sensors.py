@@ -135,17 +135,18 @@ class Sensors:
     def _depth_and_infrared(self, index: int, states: list[BodyState],
                             rng: np.random.Generator) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
         visible = self.stage.visible(self.depth_view, states)
-        even, level = self._infrared(visible)
+        even, level, facing = self._infrared(visible)
         lost = np.zeros(level.shape, bool)
         if self.noise.holes:
-            self._lose_on_surfaces(visible, lost, rng)
+            self._lose_on_surfaces(visible, facing, lost, rng)
         infrared = self._read_out(level, visible, rng)
         return self._depth(index, visible, even, lost), infrared
 
-    def _infrared(self, visible: Visible) -> tuple[Float32, Float32]:
-        """What falls on the infrared imager, in codes, before blur and noise: as if lit evenly, and as it is lit."""
+    def _infrared(self, visible: Visible) -> tuple[Float32, Float32, list[Float32]]:
+        """What falls on the infrared imager, in codes, before blur and noise: as if lit evenly, and as it is lit; and
+        how squarely each layer faces the imager."""
         even = self._wall_infrared.copy()
-        self.stage.paint_infrared(self.depth_view, visible, even.reshape(-1))
+        facing = self.stage.paint_infrared(self.depth_view, visible, even.reshape(-1))
         even *= self._infrared_gain
         if self.profile.emitter is EmitterState.OFF:
             even *= np.float32(0.05)
@@ -156,7 +157,7 @@ class Sensors:
             seen = np.repeat(self._wall_visible[..., None], 3, axis=2)
             self.stage.paint_colour(self.depth_view, visible, seen.reshape(-1, 3))
             level = level + (seen @ _VISIBLE_WEIGHTS) * np.float32(255 * self.profile.visible_share)
-        return even, level
+        return even, level, facing
 
     def _read_out(self, level: Float32, visible: Visible, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Point-spread function, fixed pattern, shot and read noise, 8 bits."""
@@ -173,14 +174,14 @@ class Sensors:
             level = level + spread * self._bank.draw(rng, level.size).reshape(level.shape)
         return np.asarray(np.clip(level + np.float32(0.5), 0, 255).astype(np.uint8))
 
-    def _lose_on_surfaces(self, visible: Visible, lost: NDArray[np.bool_], rng: np.random.Generator) -> None:
+    def _lose_on_surfaces(self, visible: Visible, facing: list[Float32], lost: NDArray[np.bool_],
+                          rng: np.random.Generator) -> None:
         """Marks where no depth comes back from the surface itself: slanted, glossy, or glass."""
         flat = lost.reshape(-1)
-        for layer in (*visible.layers, *visible.veils):
+        blinds = [cosine < self.noise.grazing_cosine for cosine in facing]
+        blinds += [np.zeros(len(layer.pixel), bool) for layer in visible.veils]
+        for layer, blind in zip((*visible.layers, *visible.veils), blinds, strict=True):
             body = self.stage.scene.bodies[layer.body]
-            blind = np.zeros(len(layer.pixel), bool)
-            if not body.material.transmission:
-                blind = self.stage.facing(self.depth_view.rays, layer) < self.noise.grazing_cosine
             failing_share = body.material.hole_fraction
             if failing_share:
                 mesh = self.stage.mesh(layer.body, layer.state)
