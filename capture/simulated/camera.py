@@ -16,11 +16,12 @@ from capture.camera import (
     MonotonicNs,
     Pace,
 )
-from capture.frames import ClockDomain, EmitterState, Frame, FrameSet, Pixels, Spectrum, StreamKind
+from capture.frames import ClockDomain, Frame, FrameSet, Pixels, Spectrum, StreamKind
 from capture.rig import Rig
 from capture.simulated.catalogue import make_scene
+from capture.simulated.profiles import SensorNoise, SensorProfile, sensor_profile
 from capture.simulated.scene import Scene
-from capture.simulated.sensors import DEPTH_SCALE_M, SensorNoise, Sensors, simulated_rig
+from capture.simulated.sensors import Sensors, simulated_rig
 from capture.simulated.truth import SimulatedTruth
 
 
@@ -49,7 +50,9 @@ class SimulatedCamera(Camera):
         pace: `REALTIME` follows the clock and leaves out instants that the reader was too late for (counter `late`);
             `LOCKSTEP` gives every instant once, as fast as it is read, with `arrival_ns` in simulated time.
         frame_rate: instants a second. frames: number of instants until `EndOfStreamError`, None = endless.
-        noise: what the sensors add, by default a D435-like camera's. rig: by default `simulated_rig(size)`.
+        profile: kind of camera: a name of `capture.simulated.profiles.SENSOR_PROFILES`, or a `SensorProfile`.
+        noise: what the sensors add, by default the profile's. rig: by default the profile's `simulated_rig(size)`.
+        serial: of the unit; its fixed-pattern noise and dot pattern follow from it.
         skew_ms: how much later than depth and infrared the colour plane is exposed.
         sleep: called with seconds; with `monotonic_ns` it makes `REALTIME` testable.
         with_truth: put a `SimulatedTruth` on each set.
@@ -58,7 +61,8 @@ class SimulatedCamera(Camera):
     """
 
     def __init__(self, scene: str | Scene = "bona_fide", *, seed: int = 0, pace: Pace = Pace.REALTIME,
-                 frame_rate: float = 10.0, frames: int | None = None, noise: SensorNoise | None = None,
+                 frame_rate: float = 10.0, frames: int | None = None, profile: str | SensorProfile = "d4xx",
+                 noise: SensorNoise | None = None,
                  skew_ms: float = 0.0, size: tuple[int, int] = (640, 480), rig: Rig | None = None,
                  faults: Faults | None = None, serial: str = "SIM-D435-0",
                  monotonic_ns: MonotonicNs = time.monotonic_ns, sleep: Callable[[float], None] = time.sleep,
@@ -70,15 +74,16 @@ class SimulatedCamera(Camera):
             raise CameraError(f"simulated camera: frames is {frames}, must be None or at least 0")
         self.pace, self.frame_rate, self.frames, self.skew_ns = pace, frame_rate, frames, round(skew_ms * 1e6)
         self.scene = make_scene(scene, seed=seed) if isinstance(scene, str) else scene
-        self.rig = rig if rig is not None else simulated_rig(size, serial=serial)
-        self.noise = SensorNoise() if noise is None else noise
+        self.profile = sensor_profile(profile)
+        self.rig = rig if rig is not None else simulated_rig(size, serial=serial, profile=self.profile)
+        self.noise = self.profile.noise if noise is None else noise
         self.faults = Faults() if faults is None else faults
         self.seed, self.with_truth, self._sleep = seed, with_truth, sleep
         self._sensors: Sensors | None = None
         self._index = self._sequence = self._start_ns = 0
 
     def open(self) -> CameraDescription:
-        sensors = Sensors(self.scene, self.rig, self.noise, self.seed)
+        sensors = Sensors(self.scene, self.rig, self.noise, self.seed, self.profile)
         sensors.stage.visible(sensors.depth_view, sensors.stage.states(0.0))  # says now if embreex is missing
         self._sensors, self._index, self._sequence = sensors, 0, 0
         self._start_ns = self.monotonic_ns()
@@ -89,7 +94,8 @@ class SimulatedCamera(Camera):
         return CameraDescription(
             kind="simulated", serial=self.rig.serial, rig=self.rig, frame_rate=self.frame_rate,
             live=self.pace is Pace.REALTIME, simulated=True,
-            details={"scene": self.scene.name, "seed": str(self.seed), "pace": self.pace.value})
+            details={"scene": self.scene.name, "seed": str(self.seed), "pace": self.pace.value,
+                     "profile": self.profile.name})
 
     def close(self) -> None:
         self._sensors = None
@@ -153,7 +159,7 @@ class SimulatedCamera(Camera):
         def frame(kind: StreamKind, pixels: Pixels, stamp_ns: int, bits: int, spectrum: Spectrum) -> Frame:
             return Frame(kind=kind, pixels=pixels, frame_number=index, sensor_timestamp_ns=stamp_ns,
                          clock_domain=ClockDomain.SIMULATED, arrival_ns=arrival_ns, bit_depth=bits,
-                         emitter=EmitterState.FLOOD, spectrum=spectrum)
+                         emitter=self.profile.emitter, spectrum=spectrum)
 
         truth = SimulatedTruth(
             scene=self.scene.name, label=self.scene.label, species=self.scene.species, time_s=time_s,
@@ -162,8 +168,8 @@ class SimulatedCamera(Camera):
         result = FrameSet(
             source=self.rig.serial, epoch=self.epoch, sequence=self._sequence,
             colour=frame(StreamKind.COLOUR, planes.colour, colour_ns, 8, Spectrum.VISIBLE),
-            depth=frame(StreamKind.DEPTH, planes.depth, instant_ns, 16, Spectrum.NEAR_INFRARED),
-            infrared=frame(StreamKind.INFRARED, planes.infrared, instant_ns, 8, Spectrum.NEAR_INFRARED),
-            depth_scale_m=DEPTH_SCALE_M, truth=truth)
+            depth=frame(StreamKind.DEPTH, planes.depth, instant_ns, 16, self.profile.spectrum),
+            infrared=frame(StreamKind.INFRARED, planes.infrared, instant_ns, 8, self.profile.spectrum),
+            depth_scale_m=self.profile.depth_scale_m, truth=truth)
         self._sequence += 1
         return result

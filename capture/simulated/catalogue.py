@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from capture.camera import CameraError
-from capture.simulated.attacks import make_mask, make_print, make_screen
+from capture.simulated.attacks import make_attack
+from capture.simulated.heads import load_heads
 from capture.simulated.people import NECK_PIVOT_M, make_person
-from capture.simulated.scene import Body, Motion, Scene, Wall
+from capture.simulated.scene import Body, Light, Motion, Scene, Wall
+from capture.simulated.species import ALIASES, SPECIES
 
-SCENES = ("bona_fide", "print", "screen", "mask", "nobody", "two_people")
+#: Every scene: who is alive, the older names of three attacks, nobody, and every species.
+SCENES = ("bona_fide", "print", "screen", "mask", "nobody", "two_people", *SPECIES)
 
 
 class UnknownSceneError(CameraError):
@@ -17,15 +20,20 @@ class UnknownSceneError(CameraError):
 
 
 def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distance_m: float | None = None,
-               speed: float = 1.0, drift_m_per_s: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Scene:
-    """One of `SCENES`, deterministic by `seed`.
+               speed: float = 1.0, drift_m_per_s: tuple[float, float, float] = (0.0, 0.0, 0.0),
+               physics: bool = True) -> Scene:
+    """One of `SCENES`, deterministic by `seed`. What is not the instrument itself (place, movement, wall, light, who is
+    shown) follows from the seed alone, never from the label.
 
     Args:
-        identity: which baked head, by default from the seed. distance_m: of the face, by default 0.50 to 0.62 by seed.
+        identity: which baked head, by default one of the main family from the seed; of an attack, the victim.
+        distance_m: of the face, by default 0.50 to 0.62 by seed.
         speed: of all movement. drift_m_per_s: a steady movement added to it.
+        physics: False makes an attack scene its null attack (`capture.simulated.attacks.make_attack`).
 
     Raises:
         UnknownSceneError: the name is none of `SCENES`.
+        CameraError: a distance outside 0.2 to 3.0 m.
     """
     if name not in SCENES:
         raise UnknownSceneError(f"no simulated scene {name!r}; there are: {', '.join(SCENES)}")
@@ -34,31 +42,44 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     distance = drawn_distance if distance_m is None else distance_m
     if not 0.2 <= distance <= 3.0:
         raise CameraError(f"scene {name}: distance_m is {distance}, must lie in 0.2 to 3.0 metres")
-    identity = drawn_identity if identity is None else identity
+    main = load_heads().family()
+    identity = main[drawn_identity % len(main)] if identity is None else identity % len(load_heads())
     wall = Wall(distance_m=max(float(rng.uniform(1.5, 3.0)), distance + 0.5), yaw_rad=float(rng.uniform(-0.12, 0.12)),
                 seed=seed)
+    light = draw_light(seed)
+    tremor_m = float(np.random.default_rng([seed, 33]).uniform(0.0005, 0.0025))
 
-    def motion(aside_m: float = 0.0, *, held: bool = False, seed_of: int = 0) -> Motion:
-        # A sheet or panel held in hands yaws and sways as a head does, and trembles faster and wider.
-        return Motion(centre_m=(aside_m, -0.02, distance), pivot_m=(0.0, 0.0, 0.0) if held else NECK_PIVOT_M,
-                      tremor_m=0.002 if held else 0.001, speed=speed, drift_m_per_s=drift_m_per_s,
-                      seed=seed * 7 + seed_of)
+    def motion(aside_m: float = 0.0, seed_of: int = 0) -> Motion:
+        return Motion(centre_m=(aside_m, -0.02, distance), pivot_m=NECK_PIVOT_M, tremor_m=tremor_m, speed=speed,
+                      drift_m_per_s=drift_m_per_s, seed=seed * 7 + seed_of)
 
     bodies: tuple[Body, ...]
     label: str | None = "attack"
+    species: str | None = None
     if name == "bona_fide":
         label, bodies = "bona_fide", make_person(seed=seed, identity=identity, motion=motion())
     elif name == "two_people":
         label = "bona_fide"
         bodies = (*make_person(seed=seed, identity=identity, motion=motion(-0.17)),
-                  *make_person(seed=seed + 1, identity=identity + 1, motion=motion(0.17, seed_of=1), person=1))
+                  *make_person(seed=seed + 1, identity=load_heads().another(identity, 1),
+                               motion=motion(0.17, seed_of=1), person=1))
     elif name == "nobody":
         label, bodies = None, ()
-    elif name == "print":
-        bodies = make_print(seed=seed, identity=identity, motion=motion(held=True))
-    elif name == "screen":
-        bodies = make_screen(seed=seed, identity=identity, motion=motion(held=True))
     else:
-        bodies = make_mask(seed=seed, identity=identity, motion=motion())
-    return Scene(name=name, label=label, species=name if label == "attack" else None, bodies=bodies, wall=wall,
+        species = ALIASES.get(name, name)
+        bodies = make_attack(species, seed=seed, identity=identity, motion=motion(), physics=physics)
+    return Scene(name=name, label=label, species=species, bodies=bodies, wall=wall, light=light,
                  nominal_distance_m=distance)
+
+
+def draw_light(seed: int) -> Light:
+    """Light of a room: where the key light stands, how hard it is, its tint after white balance, infrared in it."""
+    rng = np.random.default_rng([seed, 32])
+    azimuth, height = rng.uniform(-1.1, 1.1), rng.uniform(0.25, 0.9)
+    towards = (float(np.sin(azimuth)), float(-height), float(-np.cos(azimuth)))
+    key = float(rng.uniform(0.35, 0.70))
+    warmth = float(rng.normal(0.0, 0.035))  # what automatic white balance leaves of the lamp's colour
+    # One room in ten has the sun in it: at 850 nm it rivals the lamp.
+    sun = float(rng.uniform(0.3, 1.5)) if rng.uniform() < 0.1 else 0.0
+    return Light(towards_key=towards, key=key, ambient=1.0 - key + float(rng.uniform(-0.08, 0.08)),
+                 tint=(1 + warmth, 1.0, 1 - warmth), room_infrared=float(rng.uniform(0.01, 0.08)) + sun)

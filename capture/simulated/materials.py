@@ -1,8 +1,17 @@
 """`Material`: how a surface reflects visible light and 850 nm, and how a stereo matcher fares on it.
 
-Reflectances are linear, in [0, 1]. They are first-sketch values chosen inside the ranges that the literature gives:
-melanin absorbs little at 850 nm, so skin of every tone is bright there; dye inks and most toners are nearly
-transparent there, so a print shows its paper; an LCD's polarisers and black glass return next to nothing.
+Reflectances are linear, in [0, 1]: values chosen inside ranges that the literature gives, not measured by us.
+
+- Skin at 850 nm: 0.5 to 0.65 for every tone, since melanin's absorption falls steeply with wavelength (Cooksey, Allen
+  and Tsai, "Reference data set of human skin reflectance", J. Res. NIST 122, 2017; Jacques, "Optical properties of
+  biological tissues", Phys. Med. Biol. 58, 2013).
+- Black toner is carbon, nearly as dark at 850 nm as in the visible; cyan, magenta and yellow colourants, and dye
+  blacks, let it pass (the known trick of infrared security printing), so a dye print shows its bare paper there.
+- Displays: polarisers, black matrix and cover glass return a few per cent of 850 nm, and a mirror image of the lamp
+  of about 4 % (Fresnel reflection of glass, n = 1.5).
+- Hair: eumelanin's absorption falls with wavelength too; dark hair returns 0.1 to 0.3 at 850 nm, fair hair up to 0.5.
+- Silicone for masks scatters as skin does and is pigmented to look like it; resin and hard plastics depend on filler
+  and paint, hence a wide range by instrument.
 """
 
 from __future__ import annotations
@@ -22,6 +31,8 @@ class Material:
             0 for everything that is lit.
         softness: how far diffuse light wraps past the terminator, 0 (stone) to 1; skin scatters below its surface.
         hole_fraction: share of the surface on which stereo matching finds nothing even face on.
+        transmission: share of light that passes straight through; above 0 the body is a veil before what is behind it.
+        pixel_pitch_m: of a display's own pixels, whose beat with the camera's gives moiré; 0: no such raster.
     """
 
     name: str
@@ -31,19 +42,38 @@ class Material:
     emission: float = 0.0
     softness: float = 0.0
     hole_fraction: float = 0.0
+    transmission: float = 0.0
+    pixel_pitch_m: float = 0.0
 
 
 SKIN = Material(name="skin", gloss=0.05, gloss_infrared=0.04, shininess=18.0, softness=0.35)
 CLOTH = Material(name="cloth", softness=0.15)
+HAIR = Material(name="hair", gloss=0.03, gloss_infrared=0.02, shininess=12.0, softness=0.3, hole_fraction=0.08)
 PAPER = Material(name="paper", gloss=0.01, gloss_infrared=0.01, shininess=6.0, softness=0.1)
+GLOSSY_PAPER = Material(name="glossy paper", gloss=0.10, gloss_infrared=0.25, shininess=220.0, softness=0.1,
+                        hole_fraction=0.04)
+PRINTED_CLOTH = Material(name="printed cloth", softness=0.2)
 SCREEN = Material(name="screen", gloss=0.03, gloss_infrared=0.9, shininess=900.0, emission=0.9, hole_fraction=0.3)
+MATTE_SCREEN = Material(name="matte screen", gloss=0.02, gloss_infrared=0.06, shininess=25.0, emission=0.8)
 RESIN = Material(name="resin", gloss=0.05, gloss_infrared=0.10, shininess=30.0, softness=0.05)
+SILICONE = Material(name="silicone", gloss=0.06, gloss_infrared=0.05, shininess=22.0, softness=0.33)
+PLASTIC = Material(name="plastic", gloss=0.10, gloss_infrared=0.14, shininess=60.0, softness=0.05, hole_fraction=0.02)
+CLEAR_PLASTIC = Material(name="clear plastic", gloss=0.20, gloss_infrared=0.20, shininess=120.0, transmission=0.85,
+                         hole_fraction=0.15)
+LENS = Material(name="spectacle lens", gloss=0.35, gloss_infrared=0.40, shininess=500.0, transmission=0.92,
+                hole_fraction=0.25)
+FRAME = Material(name="spectacle frame", gloss=0.10, gloss_infrared=0.08, shininess=60.0, hole_fraction=0.15)
 
 #: Diffuse reflectance at 850 nm.
 PAPER_INFRARED = 0.80
-INK_INFRARED = 0.92  # what full ink leaves of the paper's reflectance
+CLOTH_SHEET_INFRARED = 0.62
+BLACK_TONER_INFRARED = 0.10
+DYE_TRANSMITTANCE = 0.97  # of the paper's reflectance, under full ink
 SCREEN_INFRARED = 0.03
+MATTE_SCREEN_INFRARED = 0.10
 BEZEL_INFRARED = 0.05
-RESIN_INFRARED = 0.36
+RESIN_INFRARED = (0.28, 0.52)
+SILICONE_INFRARED = (0.50, 0.62)
+PLASTIC_INFRARED = (0.35, 0.70)
 CLOTH_INFRARED = 0.40
 HAIR_INFRARED = 0.17

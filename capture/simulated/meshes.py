@@ -41,6 +41,15 @@ class Mesh:
         return np.ascontiguousarray(np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0],
                                                     corners[:, 2] - corners[:, 0]], axis=1))
 
+    @cached_property
+    def texels_per_metre(self) -> float:
+        """Mean density of the texture on the surface, along a line."""
+        corners = self.vertices[self.triangles].astype(np.float64)
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum()
+        first, second = (self.texels[:, i].astype(np.float64) - self.texels[:, 0] for i in (1, 2))
+        covered = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum()
+        return float(np.sqrt(covered / max(area, 1e-12)))
+
     def points(self, triangle: NDArray[np.int32], u: Float32, v: Float32) -> NDArray[np.float64]:
         """Points (N, 3) at barycentric (u, v) of the given triangles."""
         a, b, c = (self.vertices[self.triangles[triangle, i]].astype(np.float64) for i in range(3))
@@ -60,12 +69,44 @@ def grid_mesh(points: NDArray[np.floating], texels: NDArray[np.floating]) -> Mes
     return Mesh(vertices=points.reshape(-1, 3).astype(np.float32), triangles=triangles, texels=flat[triangles])
 
 
+def joined(meshes: list[Mesh]) -> Mesh:
+    """Several meshes as one; they share a texture."""
+    offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    return Mesh(vertices=np.concatenate([mesh.vertices for mesh in meshes]),
+                triangles=np.concatenate([mesh.triangles + np.int32(offset)
+                                          for mesh, offset in zip(meshes, offsets[:-1], strict=True)]),
+                texels=np.concatenate([mesh.texels for mesh in meshes]))
+
+
+def capsule(start: NDArray[np.float64], end: NDArray[np.float64], start_radius: float, end_radius: float,
+            rings: int = 10) -> Mesh:
+    """A rod with round ends, thickness going from one radius to the other; texels from 1 to 62."""
+    axis = end - start
+    length = float(np.linalg.norm(axis))
+    along = axis / max(length, 1e-9)
+    side = np.cross(along, [0.0, 0.0, 1.0] if abs(along[2]) < 0.9 else [1.0, 0.0, 0.0])
+    side /= np.linalg.norm(side)
+    up = np.cross(side, along)
+    cap = np.linspace(0, np.pi / 2, rings // 2 + 1)
+    place = np.concatenate([-start_radius * np.cos(cap), length + end_radius * np.sin(cap)])
+    radius = np.concatenate([start_radius * np.sin(cap), end_radius * np.cos(cap)])
+    around = np.linspace(0, 2 * np.pi, 15)
+    points = (start + place[:, None, None] * along + radius[:, None, None]
+              * (np.cos(around)[None, :, None] * side + np.sin(around)[None, :, None] * up))
+    texels = np.stack(np.meshgrid(np.linspace(1, 62, 15), np.linspace(1, 62, len(place))), axis=-1)
+    mesh = grid_mesh(points, texels)
+    outward = np.einsum("ij,ij->i", mesh.normals.astype(np.float64), mesh.vertices - (start + end) / 2).mean()
+    return mesh if outward > 0 else Mesh(vertices=mesh.vertices, triangles=mesh.triangles[:, ::-1].copy(),
+                                         texels=mesh.texels[:, ::-1].copy())
+
+
 def torso_mesh() -> Mesh:
     """Neck and shoulders below a head: ellipses stacked downward from the neck."""
     # y, half width (x), half depth (z), z of the centre; the head's origin lies between its eyes
     rings = np.array([[-0.115, 0.052, 0.055, -0.110], [-0.150, 0.062, 0.060, -0.115], [-0.170, 0.100, 0.070, -0.120],
                       [-0.190, 0.150, 0.085, -0.125], [-0.215, 0.190, 0.095, -0.125], [-0.250, 0.210, 0.105, -0.125],
-                      [-0.300, 0.215, 0.115, -0.120], [-0.450, 0.210, 0.125, -0.115]])
+                      [-0.300, 0.215, 0.115, -0.120], [-0.450, 0.200, 0.120, -0.115],
+                      [-0.620, 0.185, 0.115, -0.115], [-0.900, 0.190, 0.120, -0.115]])
     turn = np.linspace(np.pi, -np.pi, 49)[None, :]  # around, so that columns run to the body's left at the front
     y, wide, deep, z = (rings[:, i:i + 1] for i in range(4))
     points = np.stack([-wide * np.sin(turn), np.broadcast_to(y, (len(rings), 49)), z + deep * np.cos(turn)], axis=2)

@@ -1,18 +1,24 @@
-"""Live persons: a head with expressions on a torso."""
+"""Live persons: a head with expressions, hair and perhaps spectacles, on a torso."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
+from capture.simulated.eyewear import make_spectacles
+from capture.simulated.hair import Hair, HairStyle, beard_mesh, hair_mesh, paint_hair
 from capture.simulated.heads import EXPRESSIONS, load_heads
-from capture.simulated.materials import CLOTH, CLOTH_INFRARED, SKIN
+from capture.simulated.materials import CLOTH, CLOTH_INFRARED, HAIR, SKIN
 from capture.simulated.meshes import Float32, torso_mesh
 from capture.simulated.scene import Blinking, Body, Motion, Segment
 from capture.simulated.skin import Complexion, paint_head
 
 #: What a head turns about, in its own frame: the top of the spine, behind and below the eyes.
 NECK_PIVOT_M = (0.0, -0.07, -0.09)
+#: Share of people who wear spectacles.
+SPECTACLES = 0.3
 
 
 def paint_cloth(rng: np.random.Generator) -> Float32:
@@ -22,16 +28,48 @@ def paint_cloth(rng: np.random.Generator) -> Float32:
     return np.asarray(np.clip(knit[..., None] * colour, 0, 1), np.float32)
 
 
-def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0) -> tuple[Body, Body]:
-    """Head and torso of one live person; `identity` picks the baked head, `seed` the colours and the blinking."""
+@lru_cache(maxsize=6)
+def _complexion(seed: int) -> tuple[Complexion, Float32]:
+    """Colours of a person and the atlas painted with them; the last few are kept, for a victim comes up repeatedly."""
+    rng = np.random.default_rng([seed, 11])
+    complexion = Complexion.random(rng)
+    texture = paint_head(load_heads(), complexion, rng)
+    texture.flags.writeable = False
+    return complexion, texture
+
+
+def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0,
+                accessories: bool = True) -> tuple[Body, ...]:
+    """Head, torso, then what there is of hair, beard and spectacles (these only with `accessories`) of one person.
+
+    `identity` picks the form of the head, `seed` colours, hair, clothes and the blinking.
+    """
     heads = load_heads()
     identity %= len(heads)
-    rng = np.random.default_rng([seed, 11])
+    complexion, texture = _complexion(seed)
     meshes = {"neutral": heads.mesh(identity), "half_blink": heads.mesh(identity, "blink", 0.5)}
     meshes |= {name: heads.mesh(identity, name, 0.5 if name == "jaw_open" else 1.0) for name in EXPRESSIONS}
+    blinking = Blinking(seed)
     head = Body(name=f"head {identity}", segment=Segment.FACE, meshes=meshes,
-                texture=paint_head(heads, Complexion.random(rng), rng), material=SKIN, motion=motion,
-                expression=Blinking(seed), face_points=heads.face_points(identity), person=person)
-    torso = Body(name="torso", segment=Segment.OTHER, meshes={"neutral": torso_mesh()}, texture=paint_cloth(rng),
-                 material=CLOTH, motion=motion, person=person)
-    return head, torso
+                texture=texture, material=SKIN, motion=motion,
+                expression=blinking, face_points=heads.face_points(identity), person=person)
+    torso = Body(name="torso", segment=Segment.OTHER, meshes={"neutral": torso_mesh()}, material=CLOTH,
+                 texture=paint_cloth(np.random.default_rng([seed, 14])), motion=motion, person=person)
+    bodies = [head, torso]
+    grown = np.random.default_rng([seed, 12])
+    hair = Hair.random(complexion, grown)
+    strands = paint_hair(complexion, grown)
+    if (coat := hair_mesh(heads, identity, hair.style, complexion, grown)) is not None:
+        bodies.append(Body(name=f"{HairStyle(hair.style).value} hair", segment=Segment.OTHER, meshes={"neutral": coat},
+                           texture=strands, material=HAIR, motion=motion, person=person))
+    if hair.beard_m:
+        beards = {"neutral": beard_mesh(heads, identity, hair.beard_m),
+                  "smile": beard_mesh(heads, identity, hair.beard_m, "smile"),
+                  "jaw_open": beard_mesh(heads, identity, hair.beard_m, "jaw_open", 0.5)}
+        bodies.append(Body(name="beard", segment=Segment.FACE, meshes=beards, texture=texture, material=HAIR,
+                           motion=motion, expression=blinking, person=person))
+    if np.random.default_rng([seed, 13]).uniform() < SPECTACLES and accessories:
+        outline = heads.face_points(identity)
+        bodies.extend(make_spectacles(heads.eyes(identity), motion=motion, rng=grown, person=person,
+                                      half_head_m=float(np.abs(outline[:, 0]).max()) + 0.004))
+    return tuple(bodies)

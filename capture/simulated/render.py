@@ -1,4 +1,4 @@
-"""Views, visible surfaces and their radiance: the noise-free part of the simulated camera."""
+"""Visible surfaces and their radiance: the noise-free part of the simulated camera. One way for every label."""
 
 from __future__ import annotations
 
@@ -10,79 +10,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.rig import Extrinsics, Intrinsics
 from capture.simulated.meshes import Float32, Mesh
 from capture.simulated.raycast import Hits, RayCaster
-from capture.simulated.scene import Body, Light, Motion, Pose, Scene, Segment, Wall, turn
+from capture.simulated.scene import Body, Light, Motion, Pose, Scene, Segment
+from capture.simulated.view import Rays, View
+from capture.simulated.wall import wall_depth
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class View:
-    """One sensor's pinhole (with Brown-Conrady distortion where its intrinsics say so) and its place in the world."""
-
-    intrinsics: Intrinsics
-    from_world: Extrinsics
-
-    @cached_property
-    def origin(self) -> NDArray[np.float64]:
-        """The pinhole in the world, (3,)."""
-        return np.asarray(self.from_world.inverse().translation)
-
-    @cached_property
-    def directions(self) -> Float32:
-        """World directions (H, W, 3) of all pixels, scaled so that a multiple of one is a depth along the axis."""
-        i = self.intrinsics
-        column, row = np.meshgrid(np.arange(i.width, dtype=np.float64), np.arange(i.height, dtype=np.float64))
-        if i.is_distorted:
-            pixels = np.stack([column, row], axis=-1).reshape(-1, 1, 2)
-            criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-12)
-            plane = cv2.undistortPointsIter(pixels, i.matrix, np.array(i.coefficients), np.eye(3), np.eye(3), criteria)
-            x, y = plane[:, 0, 0].reshape(column.shape), plane[:, 0, 1].reshape(column.shape)
-        else:
-            x, y = (column - i.cx) / i.fx, (row - i.cy) / i.fy
-        local = np.stack([x, y, np.ones_like(x)], axis=-1)
-        return np.asarray(local @ self.from_world.matrix, np.float32)  # rows: R^T d
-
-    @cached_property
-    def ray_lengths(self) -> Float32:
-        """Length of each of `directions`, (H, W)."""
-        return np.asarray(np.linalg.norm(self.directions, axis=-1), np.float32)
-
-    @cached_property
-    def unit_directions(self) -> Float32:
-        """`directions` scaled to length 1, (H, W, 3)."""
-        return np.asarray(self.directions / self.ray_lengths[..., None])
-
-    def points(self, world: NDArray[np.floating]) -> NDArray[np.float64]:
-        """World points (N, 3) in this view's frame."""
-        return np.asarray(world @ self.from_world.matrix.T + self.from_world.translation)
-
-    def project(self, world: NDArray[np.floating]) -> NDArray[np.float64]:
-        """World points (N, 3) to pixels (N, 2); NaN behind the pinhole."""
-        p, i = self.points(world), self.intrinsics
-        with np.errstate(divide="ignore", invalid="ignore"):
-            x, y = p[:, 0] / p[:, 2], p[:, 1] / p[:, 2]
-            if i.is_distorted:
-                k1, k2, p1, p2, k3 = i.coefficients
-                r2 = x * x + y * y
-                radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-                x, y = (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-                        y * radial + 2 * p2 * x * y + p1 * (r2 + 2 * y * y))
-            pixels = np.stack([x * i.fx + i.cx, y * i.fy + i.cy], axis=1)
-        pixels[~(p[:, 2] > 1e-6)] = np.nan
-        return pixels
-
-    def mark(self, mask: NDArray[np.uint8], world: NDArray[np.floating]) -> None:
-        """Sets `mask` (H, W) to 1 wherever the convex hull of world points (N, 3) may show; if one lies behind the
-        pinhole, everywhere."""
-        pixels = self.project(world)
-        if not np.isfinite(pixels).all() or np.abs(pixels).max() > 30_000:
-            mask[:] = 1
-            return
-        hull = cv2.convexHull(np.rint(pixels).astype(np.int32))
-        cv2.fillConvexPoly(mask, hull, 1)
-        # The outline, 5 px thick, makes up for rounding and for straight edges that distortion bends.
-        cv2.polylines(mask, [hull], True, 1, 5)
+#: A jump in depth between neighbours beyond which a pixel's edge is smoothed, as a share of depth.
+EDGE_JUMP = 0.012
+#: The colour sensor's own pixels are this much finer than the 640 x 480 image made of them (1440 columns of a D435's
+#: 1920 x 1080 imager); lens and pixel aperture at that scale decide how much of a display's raster gets through.
+NATIVE_SAMPLING = 2.25
+NATIVE_BLUR_PX = 0.25
+#: Contrast of a display's raster of coloured stripes and black matrix, before lens and aperture.
+RASTER_CONTRAST = 0.9
 
 
 class BodyState(NamedTuple):
@@ -94,7 +35,7 @@ class BodyState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """The pixels of one view in which one body is in front: flat indices, depth and place on its mesh."""
+    """The rays (of one view: pixels) that meet one body first: flat indices, depth and place on its mesh."""
 
     body: int
     state: BodyState
@@ -107,10 +48,19 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Visible:
-    """What one view sees at one instant: `depth_m` (H, W) along its axis, and a layer per body in sight."""
+    """What one view sees at one instant.
+
+    Attributes:
+        depth_m: (H, W) along its axis. layers: one per solid body in sight.
+        veils: one per transparent body (a lens, clear plastic) before them; they have no depth of their own.
+        owner: (H, W), number of the body in front, -1 the wall. states: of the bodies at that instant.
+    """
 
     depth_m: Float32
     layers: tuple[Layer, ...]
+    veils: tuple[Layer, ...]
+    owner: NDArray[np.int8]
+    states: list[BodyState]
 
 
 class Shaded(NamedTuple):
@@ -129,16 +79,27 @@ class Stage:
     scene: Scene
     _casters: dict[tuple[tuple[int, str], ...], RayCaster] = field(default_factory=dict)
     _walls: dict[View, Float32] = field(default_factory=dict)
+    _textures: dict[tuple[int, int], Float32] = field(default_factory=dict)
+    _densities: dict[tuple[int, str], float] = field(default_factory=dict)
 
     def states(self, time_s: float) -> list[BodyState]:
         return [BodyState(body.motion.pose(time_s), body.mesh_at(time_s)) for body in self.scene.bodies]
 
     @cached_property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Bodies that move together and so share a ray caster: a head, its torso and the mask on it."""
+        """Solid bodies that move together and so share a ray caster: a head, its torso and the mask on it."""
+        return self._grouped(veil=False)
+
+    @cached_property
+    def veil_groups(self) -> tuple[tuple[int, ...], ...]:
+        """The same of transparent bodies."""
+        return self._grouped(veil=True)
+
+    def _grouped(self, *, veil: bool) -> tuple[tuple[int, ...], ...]:
         together: dict[Motion, list[int]] = {}
         for number, body in enumerate(self.scene.bodies):
-            together.setdefault(body.motion, []).append(number)
+            if (body.material.transmission > 0) is veil:
+                together.setdefault(body.motion, []).append(number)
         return tuple(tuple(numbers) for numbers in together.values())
 
     def mesh(self, body: int, state: BodyState) -> Mesh:
@@ -160,75 +121,196 @@ class Stage:
         if view not in self._walls:
             self._walls[view] = wall_depth(view, self.scene.wall)
         depth = self._walls[view].copy()
-        flat = depth.reshape(-1)
-        owner = np.full(flat.shape, -1, np.int8)
-        found = []
-        for group in self.groups:
+
+        def candidates(group: tuple[int, ...]) -> NDArray[np.intp]:
             mask = np.zeros(depth.shape, np.uint8)
             for number in group:
                 view.mark(mask, states[number].pose.to_world(self.mesh(number, states[number]).vertices))
-            candidates = np.flatnonzero(mask)
-            hits = self.cast(group, states, view.origin, view.directions.reshape(-1, 3)[candidates])
-            pixel, body = candidates[hits.ray], np.array(group, np.int8)[hits.mesh]
-            nearer = hits.distance < flat[pixel]
-            flat[pixel[nearer]] = hits.distance[nearer]
+            return np.flatnonzero(mask)
+        chosen = {group: candidates(group) for group in (*self.groups, *self.veil_groups)}
+        layers, veils, owner = self._resolve(view.rays, states, depth.reshape(-1), chosen)
+        return Visible(depth_m=depth, layers=layers, veils=veils, owner=owner.reshape(depth.shape),
+                       states=states)
+
+    def _resolve(self, rays: Rays, states: list[BodyState], depth: Float32,
+                 chosen: dict[tuple[int, ...], NDArray[np.intp]]) -> tuple[tuple[Layer, ...], tuple[Layer, ...],
+                                                                        NDArray[np.int8]]:
+        """Layers and veils of `rays` (of each group only the `chosen` ones), and the body that owns each ray; `depth`
+        (N,) holds what is behind everything and receives what is in front."""
+        owner = np.full(len(depth), -1, np.int8)
+        found, see_through = [], []
+        for group in (*self.groups, *self.veil_groups):
+            own = chosen[group]
+            hits = self.cast(group, states, rays.origin, rays.directions[own])
+            pixel, body = own[hits.ray], np.array(group, np.int8)[hits.mesh]
+            nearer = hits.distance < depth[pixel]
+            if group in self.veil_groups:
+                see_through.append((group, pixel, body, hits, nearer))
+                continue
+            depth[pixel[nearer]] = hits.distance[nearer]
             owner[pixel[nearer]] = body[nearer]
             found.append((group, pixel, body, hits))
-        layers = []
-        for group, pixel, body, hits in found:
-            for number in group:
-                own = np.flatnonzero((body == number) & (owner[pixel] == number))
-                if len(own):
-                    layers.append(Layer(body=number, state=states[number], pixel=pixel[own], depth_m=hits.distance[own],
-                                        triangle=hits.triangle[own], u=hits.u[own], v=hits.v[own]))
-        return Visible(depth_m=depth, layers=tuple(layers))
 
-    def shade(self, view: View, layer: Layer, *, colour: bool, infrared: bool) -> Shaded:
-        """Diffuse light with soft terminator, one specular lobe, and the illuminator's 1/r² in infrared."""
+        def layer(number: int, own: NDArray[np.intp], pixel: NDArray[np.intp], hits: Hits) -> Layer:
+            return Layer(body=number, state=states[number], pixel=pixel[own], depth_m=hits.distance[own],
+                         triangle=hits.triangle[own], u=hits.u[own], v=hits.v[own])
+        layers = [layer(number, own, pixel, hits) for group, pixel, body, hits in found for number in group
+                  if len(own := np.flatnonzero((body == number) & (owner[pixel] == number)))]
+        veils = [layer(number, own, pixel, hits) for group, pixel, body, hits, nearer in see_through
+                 for number in group if len(own := np.flatnonzero((body == number) & nearer))]
+        return tuple(layers), tuple(veils), owner
+
+    def paint_colour(self, view: View, visible: Visible, radiance: Float32) -> None:
+        """Writes what is visible over the wall's `radiance` (H * W, 3), edges smoothed."""
+        self._paint(view, visible, radiance, colour=True)
+
+    def paint_infrared(self, view: View, visible: Visible, radiance: Float32) -> list[Float32]:
+        """Writes what is visible over the wall's `radiance` (H * W,), edges smoothed. Returns, for each of
+        `visible.layers`, the cosine between normal and line of sight."""
+        return self._paint(view, visible, radiance, colour=False)
+
+    def _paint(self, view: View, visible: Visible, radiance: Float32, *, colour: bool) -> list[Float32]:
+        edge = edges(visible)
+        wall = radiance[edge].copy()
+        facing = self._put(view.rays, visible.layers, visible.veils, radiance, view.intrinsics.fx, colour=colour)
+        if not len(edge):
+            return facing
+        rays = view.rays_within(edge)
+        behind = np.full(len(rays.directions), np.inf, np.float32)
+        everything = np.arange(len(behind))
+        layers, veils, _ = self._resolve(rays, visible.states, behind,
+                                         dict.fromkeys((*self.groups, *self.veil_groups), everything))
+        fine = np.repeat(wall, 4, axis=0)
+        self._put(rays, layers, veils, fine, view.intrinsics.fx, colour=colour)
+        # Averaged after the sensor has clipped: a glint at an edge is no brighter than white.
+        limit = 1.0 if colour else np.inf
+        radiance[edge] = np.minimum(fine, limit).reshape(len(edge), 4, *fine.shape[1:]).mean(axis=1)
+        return facing
+
+    def _put(self, rays: Rays, layers: tuple[Layer, ...], veils: tuple[Layer, ...], radiance: Float32,
+             focal_px: float, *, colour: bool) -> list[Float32]:
+        facing = []
+        for layer in layers:
+            shaded = self.shade(rays, layer, focal_px, colour=colour, infrared=not colour)
+            values = shaded.colour if colour else shaded.infrared
+            assert values is not None
+            radiance[layer.pixel] = values
+            facing.append(shaded.facing)
+        for layer in veils:
+            shaded = self.shade(rays, layer, focal_px, colour=colour, infrared=not colour)
+            values = shaded.colour if colour else shaded.infrared
+            assert values is not None
+            passed = np.float32(self.scene.bodies[layer.body].material.transmission)
+            radiance[layer.pixel] = radiance[layer.pixel] * passed + values
+        return facing
+
+    def shade(self, rays: Rays, layer: Layer, focal_px: float, *, colour: bool, infrared: bool) -> Shaded:
+        """Diffuse light with soft terminator, one specular lobe, and the illuminator's 1/r² in infrared.
+
+        `layer.pixel` counts among `rays`; `focal_px` says how wide a pixel is on the surface. Of a veil, the light it
+        adds itself.
+        """
         body, rotation = self.scene.bodies[layer.body], layer.state.pose.rotation
         material, light = body.material, self.scene.light
-        table = self.mesh(layer.body, layer.state).shading_attributes
-        rows = table[layer.triangle]
+        rows = self.mesh(layer.body, layer.state).shading_attributes[layer.triangle]
         values = rows[:, :5] + layer.u[:, None] * rows[:, 5:10] + layer.v[:, None] * rows[:, 10:]
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
-        texture = _sample(body.texture, values[:, 3:])
-        towards_eye = view.unit_directions.reshape(-1, 3)[layer.pixel] @ (-rotation).astype(np.float32)
+        texture = sample(self._texture(layer, focal_px), values[:, 3:])
+        towards_eye = rays.unit_directions[layer.pixel] @ (-rotation).astype(np.float32)
         facing = np.einsum("ij,ij->i", normal, towards_eye)
+        veiled = np.float32(1 - material.transmission)
         radiance = infrared_radiance = None
         soft = np.float32(material.softness)
-        if colour and material.emission:
-            radiance = texture[:, :3] * np.float32(material.emission * 1.0)
-            radiance += _lobe(normal, towards_eye, facing, light, rotation, material.shininess)[:, None] \
-                * np.float32(material.gloss * light.key)
-        elif colour:
-            towards_key = (np.array(light.towards_key) / np.linalg.norm(light.towards_key)) @ rotation
-            up = rotation.T @ np.array([0.0, -1.0, 0.0])
-            diffuse = np.maximum((normal @ towards_key.astype(np.float32) + soft) / (1 + soft), 0) * light.key
-            diffuse += light.ambient * (0.75 + 0.25 * (normal @ up.astype(np.float32)))
-            radiance = texture[:, :3] * diffuse[:, None].astype(np.float32)
+        if colour:
+            if material.emission:
+                # Displays dim off their axis; the raster of their pixels beats with the camera's.
+                glow = material.emission * np.power(np.clip(facing, 0.05, 1), np.float32(0.7))
+                radiance = texture[:, :3] * glow[:, None].astype(np.float32)
+                if material.pixel_pitch_m:
+                    radiance *= self._raster(layer, values[:, 3:], focal_px)
+            else:
+                towards_key = (np.array(light.towards_key) / np.linalg.norm(light.towards_key)) @ rotation
+                up = rotation.T @ np.array([0.0, -1.0, 0.0])
+                diffuse = np.maximum((normal @ towards_key.astype(np.float32) + soft) / (1 + soft), 0) * light.key
+                diffuse += light.ambient * (0.75 + 0.25 * (normal @ up.astype(np.float32)))
+                tint = np.array(light.tint, np.float32) * veiled
+                radiance = texture[:, :3] * diffuse[:, None].astype(np.float32) * tint
             if material.gloss:
                 radiance += _lobe(normal, towards_eye, facing, light, rotation, material.shininess)[:, None] \
                     * np.float32(material.gloss * light.key)
         if infrared:
             lit = np.maximum((facing + soft * 0.5) / (1 + soft * 0.5), 0)
-            fall_off = 1 / np.square(layer.depth_m * view.ray_lengths.reshape(-1)[layer.pixel])
-            infrared_radiance = texture[:, 3] * (lit * fall_off + np.float32(light.room_infrared))
+            fall_off = 1 / np.square(layer.depth_m * rays.lengths[layer.pixel])
+            infrared_radiance = texture[:, 3] * veiled * (lit * fall_off + np.float32(light.room_infrared))
             if material.gloss_infrared:
                 # Illuminator and sensor are side by side: the half vector is the line of sight.
                 infrared_radiance += _power(facing, 2 * material.shininess) * fall_off \
                     * np.float32(material.gloss_infrared)
         return Shaded(radiance, infrared_radiance, facing)
 
+    def _density(self, layer: Layer) -> float:
+        """Texels a metre on a body's surface, on average."""
+        key = (layer.body, layer.state.expression)
+        if key not in self._densities:
+            self._densities[key] = self.mesh(layer.body, layer.state).texels_per_metre
+        return self._densities[key]
 
-def _sample(texture: Float32, texels: Float32) -> Float32:
-    """Bilinear look-up of (N, 2) texels. OpenCV remaps at most 32,767 rows, so the list is folded into a rectangle."""
-    count, folded = len(texels), 512
+    def _texture(self, layer: Layer, focal_px: float) -> Float32:
+        """The body's texture, blurred as far as this layer's pixels are wider than its texels (a pixel is an area)."""
+        texture = self.scene.bodies[layer.body].texture
+        texels = self._density(layer) * float(np.median(layer.depth_m)) / focal_px
+        step = round(4 * np.log2(texels)) if texels > 1 else 0
+        if not step:
+            return texture
+        key = (layer.body, step)
+        if key not in self._textures:
+            sigma = 0.4 * np.sqrt(4 ** (step / 4) - 1)
+            self._textures[key] = np.asarray(cv2.GaussianBlur(texture, (0, 0), sigma), np.float32)
+        return self._textures[key]
+
+    def _raster(self, layer: Layer, texels: Float32, focal_px: float) -> Float32:
+        """What is left of a display's raster of red, green and blue stripes, (N, 3), mean 1: moiré."""
+        pitch_m = self.scene.bodies[layer.body].material.pixel_pitch_m
+        places = texels.astype(np.float64) / (self._density(layer) * pitch_m)  # in display pixels
+        frequency = float(np.median(layer.depth_m)) / (focal_px * NATIVE_SAMPLING * pitch_m)  # cycles a native pixel
+        through = RASTER_CONTRAST * abs(np.sinc(0.9 * frequency)) \
+            * np.exp(-2 * (np.pi * NATIVE_BLUR_PX * frequency) ** 2)
+        stripes = 2 * np.pi * (places[:, :1] + np.array([0.0, 1 / 3, 2 / 3]))
+        rows = 2 * np.pi * places[:, 1:]
+        return np.asarray(1 + through * (0.7 * np.cos(stripes) + 0.3 * np.cos(rows)), np.float32)
+
+
+def edges(visible: Visible) -> NDArray[np.intp]:
+    """Flat indices of the pixels at whose side another body, or the same one further away, begins."""
+    if not visible.layers:
+        return np.zeros(0, np.intp)
+    width = visible.depth_m.shape[1]
+    occupied = np.flatnonzero((visible.owner >= 0).any(axis=0))
+    rows = slice(max(min(int(layer.pixel.min()) for layer in visible.layers) // width - 1, 0),
+                 max(int(layer.pixel.max()) for layer in visible.layers) // width + 2)
+    columns = slice(max(int(occupied[0]) - 1, 0), int(occupied[-1]) + 2)
+    owner, depth = visible.owner[rows, columns], visible.depth_m[rows, columns]
+    mask = np.zeros(depth.shape, bool)
+    for axis in (0, 1):
+        first, second = (np.s_[:-1], np.s_[1:]) if axis == 0 else (np.s_[:, :-1], np.s_[:, 1:])
+        differs = (owner[first] != owner[second]) | (
+            np.abs(depth[first] - depth[second]) > EDGE_JUMP * depth[first])
+        differs &= (owner[first] >= 0) | (owner[second] >= 0)
+        mask[first] |= differs
+        mask[second] |= differs
+    row, column = np.nonzero(mask)
+    return np.asarray((row + rows.start) * width + column + columns.start)
+
+
+def sample(texture: Float32, texels: Float32) -> Float32:
+    """Bilinear look-up of (N, 2) texels in (rows, columns[, bands])."""
+    count, folded = len(texels), 512  # OpenCV remaps at most 32,767 rows: the list is folded into a rectangle
     padded = np.zeros((2, -(-count // folded) * folded), np.float32)
     padded[:, :count] = texels.T
     column, row = padded.reshape(2, -1, folded)
     out = cv2.remap(texture, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(out.reshape(-1, texture.shape[2])[:count], np.float32)
+    return np.asarray(out.reshape(-1, *texture.shape[2:])[:count], np.float32)
 
 
 def _lobe(normal: Float32, towards_eye: Float32, facing: Float32, light: Light, rotation: NDArray[np.float64],
@@ -247,40 +329,6 @@ def _power(cosine: Float32, exponent: float) -> Float32:
     strong = np.flatnonzero(cosine > 1e-5 ** (1 / exponent))
     out[strong] = cosine[strong] ** np.float32(exponent)
     return out
-
-
-def wall_depth(view: View, wall: Wall) -> Float32:
-    """Depth (H, W) of the wall along the view's axis."""
-    normal = turn(wall.yaw_rad, 0, 0) @ np.array([0.0, 0.0, -1.0])
-    offset = normal @ np.array([0.0, 0.0, wall.distance_m])
-    depth = (offset - normal @ view.origin) / (view.directions.astype(np.float64) @ normal)
-    return np.asarray(depth, np.float32)
-
-
-def wall_radiance(view: View, wall: Wall, light: Light) -> tuple[Float32, Float32]:
-    """Colour (H, W, 3) and infrared (H, W) radiance of the wall: plaster, a darker door and a picture."""
-    depth = wall_depth(view, wall)
-    points = view.origin + depth[..., None] * view.directions.astype(np.float64)
-    rng = np.random.default_rng(wall.seed)
-    noise = cv2.GaussianBlur(rng.standard_normal((256, 256)).astype(np.float32), (0, 0), 2.5)
-    noise = noise / noise.std()
-    x, y = points[..., 0].astype(np.float32), points[..., 1].astype(np.float32)
-    plaster = cv2.remap(noise, (x * 40 + 128) % 255, (y * 40 + 128) % 255, cv2.INTER_LINEAR)
-    tint = np.array([0.52, 0.50, 0.46]) * rng.uniform(0.7, 1.15, 3) * rng.uniform(0.6, 1.1)
-    albedo = np.empty((*depth.shape, 4), np.float32)
-    albedo[:] = [*tint, rng.uniform(0.35, 0.65)]
-    scale = wall.distance_m / 2
-    door = (x > rng.uniform(0.5, 0.9) * scale) & (x < 1.5 * scale)
-    albedo[door] *= np.float32(0.6) * np.array([1.0, 0.8, 0.6, 0.9], np.float32)
-    left, top = rng.uniform(-1.1, -0.7) * scale, rng.uniform(-0.75, -0.5) * scale
-    picture = (x > left) & (x < left + 0.4) & (y > top) & (y < top + 0.3)
-    albedo[picture] *= np.array([0.35, 0.5, 0.7, 0.8], np.float32)
-    albedo *= 1 + 0.04 * plaster[..., None]
-    lit = light.ambient * 0.8 + 0.35 * light.key * (1 - 0.12 * y / scale)
-    distance_squared = np.square(np.linalg.norm(points - view.origin, axis=-1))
-    facing = np.abs(view.directions @ (turn(wall.yaw_rad, 0, 0) @ np.array([0, 0, 1.0])).astype(np.float32))
-    infrared = albedo[..., 3] * (facing / view.ray_lengths / distance_squared + light.room_infrared)
-    return np.asarray(albedo[..., :3] * lit[..., None], np.float32), np.asarray(infrared, np.float32)
 
 
 def segments(visible: Visible, bodies: tuple[Body, ...]) -> NDArray[np.uint8]:

@@ -139,12 +139,14 @@ class Light:
     """A distant key light and an even rest in the visible; a flood illuminator beside the infrared sensor.
 
     `towards_key` unit vector in the world towards the key light. Levels: radiance of a white matte surface facing it.
-    `room_infrared`: 850 nm of the room (sun, lamps) as a share of what the illuminator gives at 1 m.
+    `tint`: of all visible light, red, green, blue. `room_infrared`: 850 nm of the room (sun, lamps) as a share of what
+    the illuminator gives at 1 m.
     """
 
     towards_key: tuple[float, float, float] = (-0.45, -0.62, -0.64)
     key: float = 0.62
     ambient: float = 0.38
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     room_infrared: float = 0.06
 
 
@@ -163,7 +165,7 @@ class Scene:
 
     Attributes:
         name: the scene's name. label: `bona_fide`, `attack`, or None when there is nothing to judge.
-        species: presentation attack instrument species (`print`, `screen`, `mask`), None otherwise.
+        species: of the presentation attack instrument (`capture.simulated.species.SPECIES`), None otherwise.
         nominal_distance_m: what the simulated exposure of the infrared sensor is set for.
     """
 

@@ -3,178 +3,220 @@
 Geometry of a D435 at 640x480: colour with f about 615 px, depth and left infrared on one grid with f about 385 px (the
 infrared imagers' 91 degree field of view over 848 columns, scaled and cut to 640), stereo baseline 50 mm, colour
 14.7 mm beside the left infrared imager. These are typical values that the SDK reports for such cameras; no calibration
-of one unit is copied.
+of one unit is copied. Other kinds of camera are rows of `capture.simulated.profiles.SENSOR_PROFILES`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.frames import StreamKind
+from capture.frames import EmitterState, StreamKind
 from capture.rig import DistortionModel, Extrinsics, Intrinsics, Rig
+from capture.simulated.colour_path import ColourPath, NormalBank
 from capture.simulated.meshes import Float32
-from capture.simulated.render import BodyState, Stage, View, Visible, wall_radiance
-from capture.simulated.response import CODES_PER_UNIT, decode_srgb, encode_srgb
+from capture.simulated.profiles import SENSOR_PROFILES, SensorNoise, SensorProfile
+from capture.simulated.projector import dot_pattern, projected_dots
+from capture.simulated.render import BodyState, Stage, Visible, sample
 from capture.simulated.scene import Scene, turn
+from capture.simulated.stereo import DepthErrors
+from capture.simulated.view import View
+from capture.simulated.wall import wall_radiance
 
-DEPTH_SCALE_M = 1e-3
-STEREO_BASELINE_M = 0.050
-COLOUR_OFFSET_M = 0.0147
+__all__ = ["DEPTH_SCALE_M", "STEREO_BASELINE_M", "Planes", "SensorNoise", "Sensors", "simulated_rig"]
+
+_D4XX = SENSOR_PROFILES["d4xx"]
+DEPTH_SCALE_M = _D4XX.depth_scale_m
+STEREO_BASELINE_M = _D4XX.baseline_m
 #: Mild lens distortion for those who ask for it: k1, k2, p1, p2, k3.
 MILD_DISTORTION = (0.06, -0.12, 0.0006, -0.0004, 0.03)
+#: Luminance weights of the infrared imagers for visible light: silicon sees red best.
+_VISIBLE_WEIGHTS = np.array([0.45, 0.35, 0.20], np.float32)
 
 
-def simulated_rig(size: tuple[int, int] = (640, 480), *, distorted: bool = False, serial: str = "SIM-D435-0") -> Rig:
+def simulated_rig(size: tuple[int, int] = (640, 480), *, distorted: bool = False, serial: str = "SIM-D435-0",
+                  profile: SensorProfile = _D4XX) -> Rig:
     """The true rig. `distorted` gives the colour stream `MILD_DISTORTION` (Brown-Conrady)."""
     width, height = size
     scale = width / 640
-    colour = Intrinsics(width=width, height=height, fx=615.2 * scale, fy=615.4 * scale,
+    colour = Intrinsics(width=width, height=height, fx=profile.colour_focal_px * scale,
+                        fy=(profile.colour_focal_px + 0.2) * scale,
                         cx=(width - 1) / 2 + 2.3 * scale, cy=(height - 1) / 2 - 1.7 * scale,
                         model=DistortionModel.BROWN_CONRADY if distorted else DistortionModel.NONE,
                         coefficients=MILD_DISTORTION if distorted else (0.0, 0.0, 0.0, 0.0, 0.0))
-    depth = Intrinsics(width=width, height=height, fx=385.1 * scale, fy=385.1 * scale,
+    depth = Intrinsics(width=width, height=height, fx=profile.focal_px * scale, fy=profile.focal_px * scale,
                        cx=(width - 1) / 2 - 0.8 * scale, cy=(height - 1) / 2 + 1.1 * scale)
-    to_colour = Extrinsics.from_arrays(turn(0.003, -0.002, 0.001), np.array([COLOUR_OFFSET_M, 0.0001, 0.0003]))
-    return Rig(serial=serial, name="simulated D435-like camera",
+    to_colour = Extrinsics.from_arrays(turn(0.003, -0.002, 0.001), np.array([profile.colour_offset_m, 0.0001, 0.0003]))
+    return Rig(serial=serial, name=profile.product,
                intrinsics={StreamKind.COLOUR: colour, StreamKind.DEPTH: depth, StreamKind.INFRARED: depth},
                to_colour={StreamKind.COLOUR: Extrinsics.identity(), StreamKind.DEPTH: to_colour,
-                          StreamKind.INFRARED: to_colour}, depth_scale_m=DEPTH_SCALE_M)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SensorNoise:
-    """What the sensors add. `SensorNoise()` is a D435-like camera, `SensorNoise.none()` an ideal one.
-
-    Attributes:
-        disparity_px: standard deviation of the stereo matcher's disparity; depth noise is z² times this / (f B).
-        holes: leave depth out at jumps, in the stereo shadow, at grazing angles, on dark and on glossy surfaces.
-        grazing_cosine: surfaces seen flatter than this give no depth. dark_code: nor do those darker than this.
-        full_well: electrons at code 255 (shot noise), in colour and infrared. read_codes: noise in the dark, codes.
-        blur_px: standard deviation of the optics' point-spread function.
-    """
-
-    disparity_px: float = 0.08
-    holes: bool = True
-    grazing_cosine: float = 0.18
-    dark_code: float = 2.0
-    full_well: float | None = 6000.0
-    read_codes: float = 0.9
-    blur_px: float = 0.6
-
-    @classmethod
-    def none(cls) -> SensorNoise:
-        """Ideal planes: exact depth to the nearest unit, no noise, no blur, no holes."""
-        return cls(disparity_px=0.0, holes=False, full_well=None, read_codes=0.0, blur_px=0.0)
+                          StreamKind.INFRARED: to_colour}, depth_scale_m=profile.depth_scale_m)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Planes:
-    """One instant: `colour` uint8 (H, W, 3) RGB, `depth` uint16 (H, W) in `DEPTH_SCALE_M`, `infrared` uint8 (H, W)."""
+    """One instant: `colour` uint8 (H, W, 3) RGB, `depth` uint16 (H, W) in the rig's unit, `infrared` uint8 (H, W)."""
 
     colour: NDArray[np.uint8]
     depth: NDArray[np.uint16]
     infrared: NDArray[np.uint8]
 
 
-class Sensors:
-    """Renders planes of one scene. Each instant depends on scene, seed and index alone, never on what came before."""
+def serial_generator(serial: str, purpose: int) -> np.random.Generator:
+    """Random numbers that belong to one unit of a camera, whatever it looks at."""
+    return np.random.default_rng([int.from_bytes(hashlib.sha256(serial.encode()).digest()[:8], "big"), purpose])
 
-    def __init__(self, scene: Scene, rig: Rig, noise: SensorNoise, seed: int) -> None:
-        self.stage, self.rig, self.noise, self.seed = Stage(scene), rig, noise, seed
+
+class Sensors:
+    """Renders planes of one scene. Each instant depends on scene, rig, seed and index alone, never on what came
+    before."""
+
+    def __init__(self, scene: Scene, rig: Rig, noise: SensorNoise, seed: int, profile: SensorProfile = _D4XX) -> None:
+        self.stage, self.rig, self.noise, self.seed, self.profile = Stage(scene), rig, noise, seed, profile
         self.colour_view = View(intrinsics=rig.intrinsics[StreamKind.COLOUR],
                                 from_world=rig.transform(StreamKind.DEPTH, StreamKind.COLOUR))
         self.depth_view = View(intrinsics=rig.intrinsics[StreamKind.DEPTH], from_world=Extrinsics.identity())
-        self._wall_colour = encode_srgb(wall_radiance(self.colour_view, scene.wall, scene.light)[0])
-        # Automatic exposure, settled: skin (0.6) at the scene's nominal distance gives about code 150.
-        self._infrared_gain = np.float32(290.0 * scene.nominal_distance_m ** 2)
-        self._wall_infrared = wall_radiance(self.depth_view, scene.wall, scene.light)[1] * self._infrared_gain
-        pixels = self.colour_view.intrinsics.width * self.colour_view.intrinsics.height
-        rng = np.random.default_rng([seed, 41])
-        # Drawing normals costs more than rendering: each frame reads this bank from another place.
-        self._bank = rng.standard_normal(4 * pixels + 65_536, dtype=np.float32)
-        blotches = cv2.GaussianBlur(rng.standard_normal((64, 64)), (0, 0), 2.0)
+        shape = (self.depth_view.intrinsics.height, self.depth_view.intrinsics.width)
+        colour_shape = (self.colour_view.intrinsics.height, self.colour_view.intrinsics.width)
+        self._wall_colour = wall_radiance(self.colour_view, scene.wall, scene.light)[0]
+        settled = np.random.default_rng([seed, 44])
+        # Automatic exposure, settled: skin (0.6) at the scene's nominal distance gives about code 150, give or take.
+        jitter = (0.08 if noise.full_well is not None else 0.0) * settled.standard_normal(2)
+        self._exposure = float(np.exp(jitter[0]))
+        self._infrared_gain = np.float32(290.0 * scene.nominal_distance_m ** 2 * np.exp(jitter[1]))
+        visible, infrared = wall_radiance(self.depth_view, scene.wall, scene.light)
+        self._wall_infrared = infrared
+        self._wall_visible = visible @ _VISIBLE_WEIGHTS if profile.visible_share else None
+        bank = NormalBank(seed, max(int(np.prod(shape)), int(np.prod(colour_shape))) * 3)
+        self._bank = bank
+        self._colour_path = ColourPath(colour_shape, noise, bank,
+                                       serial_generator(rig.serial, 1) if noise.fixed_pattern else None)
+        self._errors = DepthErrors(shape, noise, seed)
+        blotches = cv2.GaussianBlur(np.random.default_rng([seed, 41]).standard_normal((64, 64)), (0, 0), 2.0)
         self._blotches: Float32 = (blotches / np.std(blotches)).astype(np.float32)
-        codes = np.arange(256, dtype=np.float32)
-        self._infrared_sigma = np.zeros(256, np.float32)
-        self._colour_sigma = np.zeros(256, np.float32)
-        if noise.full_well is not None:
-            shot = codes * np.float32(255 / noise.full_well)
-            self._infrared_sigma = np.sqrt(shot + np.float32(noise.read_codes ** 2))
-            linear = decode_srgb(np.arange(256, dtype=np.uint8))
-            spread = np.sqrt(linear / np.float32(noise.full_well) + np.float32((noise.read_codes / 255 / 8) ** 2))
-            self._colour_sigma = np.minimum(spread * CODES_PER_UNIT, 6.0).astype(np.float32)
+        self._infrared_gains: Float32 = np.ones(shape, np.float32)
+        if noise.fixed_pattern:
+            self._infrared_gains += np.float32(noise.fixed_pattern) * serial_generator(rig.serial, 2).standard_normal(
+                shape, dtype=np.float32)
+        self._settle_exposure()
+        self._dots = dot_pattern(profile.dots, serial_generator(rig.serial, 3)) \
+            if profile.emitter is EmitterState.ON else None
+
+    def _settle_exposure(self) -> None:
+        """What is brighter than skin (paper, a subject too near) makes automatic exposure back off, to about 215."""
+        visible = self.stage.visible(self.depth_view, self.stage.states(0.0))
+        if self.noise.full_well is None:
+            return
+        level = self._wall_infrared.reshape(-1).copy()
+        self.stage.paint_infrared(self.depth_view, visible, level)
+        metered = visible.owner.reshape(-1) >= 0 if visible.layers else slice(None)
+        bright = float(np.percentile(level[metered], 95)) * float(self._infrared_gain)
+        self._infrared_gain *= np.float32(min(215 / max(bright, 1e-6), 1.0))
 
     def planes(self, index: int, time_s: float, colour_time_s: float) -> Planes:
         """The instant `index`: depth and infrared at `time_s`, colour at `colour_time_s`."""
         rng = np.random.default_rng([self.seed, 43, index])
         states = self.stage.states(time_s)
         later = states if colour_time_s == time_s else self.stage.states(colour_time_s)
-        colour = self._colour(later, self._normals(rng, 3))
-        depth, infrared = self._depth_and_infrared(states, rng)
+        colour = self._colour(later, rng)
+        depth, infrared = self._depth_and_infrared(index, states, rng)
         return Planes(colour=colour, depth=depth, infrared=infrared)
 
-    def _normals(self, rng: np.random.Generator, planes: int) -> Float32:
-        count = planes * self.colour_view.intrinsics.width * self.colour_view.intrinsics.height
-        start = int(rng.integers(len(self._bank) - count))
-        return self._bank[start:start + count]
-
-    def _colour(self, states: list[BodyState], normals: Float32) -> NDArray[np.uint8]:
+    def _colour(self, states: list[BodyState], rng: np.random.Generator) -> NDArray[np.uint8]:
         visible = self.stage.visible(self.colour_view, states)
-        codes = self._wall_colour.copy()
-        flat = codes.reshape(-1, 3)
-        for layer in visible.layers:
-            shaded = self.stage.shade(self.colour_view, layer, colour=True, infrared=False)
-            assert shaded.colour is not None
-            flat[layer.pixel] = encode_srgb(shaded.colour)
-        return self._finish(codes, self._colour_sigma, normals)
+        radiance = self._wall_colour.copy()
+        self.stage.paint_colour(self.colour_view, visible, radiance.reshape(-1, 3))
+        return self._colour_path.finish(radiance, self._exposure, rng, _region(visible))
 
-    def _finish(self, codes: NDArray[np.uint8], sigma: Float32, normals: Float32) -> NDArray[np.uint8]:
-        """Point-spread function, then noise whose strength depends on the code."""
-        if self.noise.blur_px:
-            codes = np.asarray(cv2.GaussianBlur(codes, (5, 5), self.noise.blur_px), np.uint8)
-        if self.noise.full_well is None:
-            return codes
-        spread = cv2.LUT(codes, sigma)
-        noisy = cv2.add(cv2.multiply(spread, normals.reshape(codes.shape)), codes, dtype=cv2.CV_8U)
-        return np.asarray(noisy, np.uint8)
-
-    def _depth_and_infrared(self, states: list[BodyState],
+    def _depth_and_infrared(self, index: int, states: list[BodyState],
                             rng: np.random.Generator) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
         visible = self.stage.visible(self.depth_view, states)
-        level = self._wall_infrared.copy()
+        even, level, facing = self._infrared(visible)
         lost = np.zeros(level.shape, bool)
-        flat_level, flat_lost = level.reshape(-1), lost.reshape(-1)
-        for layer in visible.layers:
-            shaded = self.stage.shade(self.depth_view, layer, colour=False, infrared=True)
-            assert shaded.infrared is not None
-            flat_level[layer.pixel] = shaded.infrared * self._infrared_gain
-            if not self.noise.holes:
-                continue
-            blind = shaded.facing < self.noise.grazing_cosine
-            body = self.stage.scene.bodies[layer.body]
-            if body.material.hole_fraction:
-                mesh = self.stage.mesh(layer.body, layer.state)
-                cell = (mesh.points(layer.triangle, layer.u, layer.v)[:, :2] / 0.006).astype(np.int64) % 64
-                failing = np.quantile(self._blotches, body.material.hole_fraction) + rng.normal(0, 0.1)
-                blind |= (self._blotches < failing)[cell[:, 1], cell[:, 0]]
-            flat_lost[layer.pixel] = blind
-        infrared = self._finish(np.clip(level + np.float32(0.5), 0, 255).astype(np.uint8), self._infrared_sigma,
-                                self._normals(rng, 1))
-        depth = visible.depth_m
-        focal_baseline = np.float32(self.depth_view.intrinsics.fx * STEREO_BASELINE_M)
         if self.noise.holes:
-            lost |= stereo_shadow(visible, float(focal_baseline))
+            self._lose_on_surfaces(visible, facing, lost, rng)
+        infrared = self._read_out(level, visible, rng)
+        return self._depth(index, visible, even, lost), infrared
+
+    def _infrared(self, visible: Visible) -> tuple[Float32, Float32, list[Float32]]:
+        """What falls on the infrared imager, in codes, before blur and noise: as if lit evenly, and as it is lit; and
+        how squarely each layer faces the imager."""
+        even = self._wall_infrared.copy()
+        facing = self.stage.paint_infrared(self.depth_view, visible, even.reshape(-1))
+        even *= self._infrared_gain
+        if self.profile.emitter is EmitterState.OFF:
+            even *= np.float32(0.05)
+        level = even
+        if self._dots is not None:
+            level = even * projected_dots(self._dots, self.depth_view, visible.depth_m)
+        if self._wall_visible is not None:
+            seen = np.repeat(self._wall_visible[..., None], 3, axis=2)
+            self.stage.paint_colour(self.depth_view, visible, seen.reshape(-1, 3))
+            level = level + (seen @ _VISIBLE_WEIGHTS) * np.float32(255 * self.profile.visible_share)
+        return even, level, facing
+
+    def _read_out(self, level: Float32, visible: Visible, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Point-spread function, fixed pattern, shot and read noise, 8 bits."""
+        if self.noise.blur_px:
+            region = _region(visible) if self._dots is None else np.s_[:, :]
+            level = level.copy()
+            if level[region].size:
+                level[region] = cv2.GaussianBlur(level[region], (0, 0), self.noise.blur_px)
+        if self.noise.full_well is not None:
+            # A saturated pixel is white and stays so: clip before noise is scaled to the level.
+            level = np.minimum(level * self._infrared_gains, np.float32(300))
+            spread = np.sqrt(np.maximum(level, 0) * np.float32(255 / self.noise.full_well)
+                             + np.float32(self.noise.read_codes ** 2))
+            level = level + spread * self._bank.draw(rng, level.size).reshape(level.shape)
+        return np.asarray(np.clip(level + np.float32(0.5), 0, 255).astype(np.uint8))
+
+    def _lose_on_surfaces(self, visible: Visible, facing: list[Float32], lost: NDArray[np.bool_],
+                          rng: np.random.Generator) -> None:
+        """Marks where no depth comes back from the surface itself: slanted, glossy, or glass."""
+        flat = lost.reshape(-1)
+        blinds = [cosine < self.noise.grazing_cosine for cosine in facing]
+        blinds += [np.zeros(len(layer.pixel), bool) for layer in visible.veils]
+        for layer, blind in zip((*visible.layers, *visible.veils), blinds, strict=True):
+            body = self.stage.scene.bodies[layer.body]
+            failing_share = body.material.hole_fraction
+            if failing_share:
+                mesh = self.stage.mesh(layer.body, layer.state)
+                places = mesh.points(layer.triangle, layer.u, layer.v)[:, :2] / 0.006 % 63
+                failing = np.quantile(self._blotches, failing_share) + rng.normal(0, 0.1)
+                blind |= sample(self._blotches, places.astype(np.float32)) < failing
+            flat[layer.pixel] |= blind
+
+    def _depth(self, index: int, visible: Visible, level: Float32, lost: NDArray[np.bool_]) -> NDArray[np.uint16]:
+        focal_baseline = float(self.depth_view.intrinsics.fx * self.profile.baseline_m)
+        depth = visible.depth_m
+        if self.noise.holes:
+            lost |= stereo_shadow(visible, focal_baseline)
             lost |= level < np.float32(self.noise.dark_code)
+            lost |= level >= np.float32(self.noise.glare_code * 1.3)
         if self.noise.disparity_px:
-            spread = np.square(depth) * np.float32(self.noise.disparity_px / focal_baseline)
-            depth = depth + spread * self._normals(rng, 1).reshape(depth.shape)
-        units = np.clip(depth * np.float32(1 / DEPTH_SCALE_M) + np.float32(0.5), 0, 65535).astype(np.uint16)
+            depth = self._errors.applied(index, depth, focal_baseline, _region(visible))
+        units = np.clip(depth * np.float32(1 / self.profile.depth_scale_m) + np.float32(0.5), 0, 65535)
+        units = units.astype(np.uint16)
+        if self.noise.holes:
+            disparities = self.profile.disparities
+            nearest_m = max(self.profile.nearest_m, focal_baseline / disparities if disparities else 0.0)
+            lost |= (depth < nearest_m) | (depth > self.profile.farthest_m)
         units[lost] = 0
-        return units, infrared
+        return np.asarray(units)
+
+
+def _region(visible: Visible, margin: int = 8) -> tuple[slice, slice]:
+    """Rows and columns that hold every body, with a margin."""
+    occupied = visible.owner >= 0
+    rows, columns = np.flatnonzero(occupied.any(axis=1)), np.flatnonzero(occupied.any(axis=0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return (slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),
+            slice(max(int(columns[0]) - margin, 0), int(columns[-1]) + margin + 1))
 
 
 def stereo_shadow(visible: Visible, focal_baseline_px_m: float) -> NDArray[np.bool_]:

@@ -28,15 +28,27 @@ class Complexion:
     hair: tuple[float, float, float]
     iris: tuple[float, float, float]
     hairline: float = 0.0  # raises the hairline, in texture heights
+    hair_infrared: float = HAIR_INFRARED
+    scalp: float = 1.0  # how much hair covers the scalp's skin: 0 bald
+    beard: float = 0.0  # how much hair covers chin and cheeks, 0 to 1
+    moustache: float = 0.0
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> Complexion:
+        """Anybody: tone, hair, eyes, beard."""
         melanin = float(rng.uniform(0.0, 0.95))
         hair = np.array([[0.016, 0.011, 0.009], [0.05, 0.028, 0.016], [0.20, 0.13, 0.07], [0.30, 0.29, 0.28]])
         iris = np.array([[0.05, 0.025, 0.012], [0.10, 0.06, 0.03], [0.10, 0.16, 0.22], [0.10, 0.14, 0.09]])
         light = melanin < 0.4
-        return cls(melanin=melanin, hair=tuple(hair[rng.integers(4 if light else 2)]),
-                   iris=tuple(iris[rng.integers(4 if light else 2)]), hairline=float(rng.uniform(-0.02, 0.03)))
+        kind = int(rng.integers(4 if light else 2))
+        # Eumelanin still absorbs at 850 nm, less than in the visible; fair and grey hair are bright there.
+        infrared = float(np.array([0.14, 0.20, 0.38, 0.45])[kind] * rng.uniform(0.8, 1.25))
+        eye = tuple(iris[rng.integers(4 if light else 2)])
+        bearded = rng.uniform() < 0.3
+        return cls(melanin=melanin, hair=tuple(hair[kind]), iris=eye, hairline=float(rng.uniform(-0.02, 0.03)),
+                   hair_infrared=infrared, scalp=float(rng.uniform(0.0, 0.25) if rng.uniform() < 0.10 else 1.0),
+                   beard=float(rng.uniform(0.15, 0.95)) if bearded else 0.0,
+                   moustache=float(rng.uniform(0.3, 0.95)) if bearded or rng.uniform() < 0.05 else 0.0)
 
 
 def _smooth_noise(rng: np.random.Generator, width: int, height: int, cell: int) -> Float32:
@@ -45,14 +57,35 @@ def _smooth_noise(rng: np.random.Generator, width: int, height: int, cell: int) 
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
-def _step(x: NDArray[Any], low: float, high: float) -> Float32:
+def _step(x: NDArray[Any], low: Any, high: Any) -> Float32:
     t = np.clip((x - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
+def skin_reflectance(melanin: float) -> NDArray[np.float64]:
+    """Red, green, blue and 850 nm of skin with that much melanin in [0, 1]."""
+    return np.asarray(np.exp(np.log(_LIGHT) * (1 - melanin) + np.log(_DARK) * melanin))
+
+
+def hairline(side: NDArray[Any], raised: float) -> NDArray[Any]:
+    """Where hair ends, in texture heights from the top, at distance `side` from the middle of the face: over the
+    forehead, down before the ear as a sideburn, and low behind the ear."""
+    line = 0.155 + raised + 0.02 * np.cos(side * 26) + 0.19 * _step(side, 0.13, 0.19) + 0.30 * _step(side, 0.27, 0.33)
+    return np.asarray(line)
+
+
+def beard_region(side: NDArray[Any], v: NDArray[Any]) -> NDArray[Any]:
+    """Where a full beard grows, [0, 1]: jaw, chin and cheeks below the mouth's height, around the mouth."""
+    cheek = 0.62 - 0.55 * np.clip(side - 0.06, 0, 0.12)  # its upper edge rises towards the ear
+    low = _step(v, cheek - 0.02, cheek + 0.05) * (1 - _step(side, 0.185, 0.20)) * (1 - _step(v, 0.90, 0.97))
+    around_mouth = 1 - np.exp(-((side / 0.042) ** 2 + ((v - 0.685) / 0.045) ** 2) ** 2)
+    under_nose = 1 - np.exp(-((side / 0.05) ** 2 + ((v - 0.60) / 0.05) ** 2))
+    return np.asarray(low * around_mouth * under_nose, np.float32)
+
+
 def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -> Float32:
     """The atlas of one head: float32 (*ATLAS_SHAPE, 4), reflectance in [0, 1] of red, green, blue and 850 nm."""
-    skin = np.exp(np.log(_LIGHT) * (1 - complexion.melanin) + np.log(_DARK) * complexion.melanin)
+    skin = skin_reflectance(complexion.melanin)
     size = (SKIN_WIDTH, SKIN_HEIGHT)
     u, v = np.meshgrid((np.arange(size[0], dtype=np.float32) + 0.5) / size[0] - 0.5,
                        (np.arange(size[1], dtype=np.float32) + 0.5) / size[1])
@@ -71,16 +104,19 @@ def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -
     face *= 1 - near_eye * np.array([0.30, 0.36, 0.36, 0.10])  # thinner, darker skin around the eyes
 
     strands = 0.75 + 0.35 * _smooth_noise(rng, *size, 4)
-    hair = np.array([*complexion.hair, HAIR_INFRARED])[None, None] * strands[..., None]
+    hair = np.array([*complexion.hair, complexion.hair_infrared])[None, None] * strands[..., None]
     bow = _EYE_V - 0.085 - 0.018 * np.cos((side - 0.066) / 0.045 * 1.2) + 0.010
     brow = np.exp(-(((v - bow) / 0.019) ** 2)) * _step(side, 0.016, 0.028) * (1 - _step(side, 0.095, 0.112))
     brow = np.clip(brow * 1.15 * (0.7 + 0.3 * strands), 0, 0.93)[..., None]
     face = face * (1 - brow) + brow * hair
-    # Over the forehead, down before the ear as a sideburn, and low behind the ear.
-    line = 0.155 + complexion.hairline + 0.02 * np.cos(side * 26) + 0.19 * _step(side, 0.13, 0.19) \
-        + 0.30 * _step(side, 0.27, 0.33) + 0.008 * _smooth_noise(rng, *size, 8)
-    scalp = _step(line - v, 0.0, 0.02)[..., None]
+    line = hairline(side, complexion.hairline) + 0.008 * _smooth_noise(rng, *size, 8)
+    scalp = complexion.scalp * _step(line - v, 0.0, 0.02)[..., None]
     face = face * (1 - scalp) + scalp * hair
+    bristles = np.clip(0.6 + 0.5 * _smooth_noise(rng, *size, 3), 0, 1.2)
+    lip = np.exp(-((v - 0.622) / 0.020) ** 2) * (1 - _step(side, 0.030, 0.055))
+    grown = np.maximum(complexion.beard * beard_region(side, v), complexion.moustache * lip)
+    grown = np.clip(grown * bristles, 0, 0.95)
+    face = face * (1 - grown[..., None]) + grown[..., None] * hair
 
     atlas = np.zeros((*ATLAS_SHAPE, 4), np.float32)
     atlas[:SKIN_HEIGHT] = face

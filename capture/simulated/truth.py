@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from capture.frames import StreamKind
 from capture.rig import Rig
 from capture.simulated.meshes import Float32
-from capture.simulated.render import BodyState, Stage, View, Visible, segments
+from capture.simulated.render import BodyState, Stage, Visible, segments
+from capture.simulated.view import View
 
 #: A surface point counts as visible if the first surface on its line of sight lies no further than this before it.
 VISIBLE_WITHIN_M = 1e-3

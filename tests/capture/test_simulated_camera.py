@@ -9,11 +9,13 @@ import pytest
 from capture.camera import CameraError, DisconnectedError, EndOfStreamError, FrameTimeoutError, Pace
 from capture.frames import ClockDomain, StreamKind
 from capture.simulated.camera import Faults, SimulatedCamera
-from capture.simulated.catalogue import SCENES, UnknownSceneError, make_scene
+from capture.simulated.catalogue import UnknownSceneError, make_scene
 from capture.simulated.raycast import SimulatorMissingError
 from capture.simulated.sensors import SensorNoise, simulated_rig
 
 SMALL = (160, 120)
+#: One scene of each kind of code path.
+SHOWN = ("bona_fide", "nobody", "two_people", "flat_print", "tablet_video_replay", "rigid_mask", "face_tattoo")
 scene_of = lru_cache(make_scene)
 
 
@@ -45,7 +47,7 @@ class HandClock:
         self.now_ns += round(seconds * 1e9)
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", SHOWN)
 def test_equal_seeds_give_equal_bits_and_another_seed_does_not(name):
     first, second = (sets_of(SimulatedCamera(make_scene(name, seed=5), seed=5, pace=Pace.LOCKSTEP, size=SMALL,
                                              frames=2)) for _ in range(2))

@@ -6,15 +6,19 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from capture.camera import Pace
+from capture.camera import CameraError, Pace
 from capture.frames import StreamKind
+from capture.rig import Extrinsics
 from capture.simulated.camera import SimulatedCamera
 from capture.simulated.catalogue import make_scene
 from capture.simulated.heads import ASSET, HeadAssetError, load_heads
-from capture.simulated.render import wall_depth
+from capture.simulated.profiles import SENSOR_PROFILES
+from capture.simulated.projector import dot_pattern, projected_dots
 from capture.simulated.response import decode_srgb, encode_srgb
 from capture.simulated.scene import Scene, Segment, Wall
 from capture.simulated.sensors import STEREO_BASELINE_M, SensorNoise, Sensors, simulated_rig
+from capture.simulated.view import View
+from capture.simulated.wall import wall_depth
 
 SIZE = (320, 240)
 scene_of = lru_cache(make_scene)
@@ -39,11 +43,100 @@ def test_depth_noise_is_constant_in_disparity_hence_grows_with_the_square_of_dis
     assert depth_m.mean() == pytest.approx(distance_m, abs=0.1 * predicted_m)
 
 
-def test_noise_differs_between_frames_and_pixels():
+def test_depth_errors_are_alike_nearby_and_from_frame_to_frame_as_the_profile_says():
     noise = replace(SensorNoise(), holes=False)
-    a, b = (s.depth.pixels.astype(float) for s in sets_of(wall_at(2.0), frames=2, noise=noise))
-    assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
-    assert abs(np.corrcoef(a[:, 1:].ravel(), a[:, :-1].ravel())[0, 1]) < 0.02
+    depth_m = np.stack([s.depth.pixels for s in sets_of(wall_at(2.0), frames=4, noise=noise)]) * 1e-3
+    error = 1 / depth_m - 1 / 2.0
+
+    def alike(first, second):
+        return np.corrcoef(first.ravel(), second.ravel())[0, 1]
+    # White noise behind a Gaussian of that width: exp(-d² / 4 sigma²).
+    expected = np.exp(-np.array([1, 3]) ** 2 / (4 * noise.correlation_px ** 2))
+    assert alike(error[0][:, 1:], error[0][:, :-1]) == pytest.approx(expected[0], abs=0.04)
+    assert alike(error[0][:, 3:], error[0][:, :-3]) == pytest.approx(expected[1], abs=0.05)
+    assert abs(alike(error[0][:, 12:], error[0][:, :-12])) < 0.06
+    # Two patterns blend over `hold_frames`.
+    assert alike(error[0], error[1]) == pytest.approx(np.cos(np.pi / 2 / noise.hold_frames), abs=0.06)
+    assert abs(alike(error[0], error[noise.hold_frames])) < 0.06
+
+
+def test_disparity_comes_in_steps_of_a_thirty_second_of_a_pixel():
+    (found,) = sets_of(wall_at(3.0), noise=replace(SensorNoise(), holes=False))
+    depth_m = np.unique(found.depth.pixels) * 1e-3
+    disparity = simulated_rig(SIZE).intrinsics[StreamKind.DEPTH].fx * STEREO_BASELINE_M / depth_m
+    assert len(depth_m) > 5
+    assert np.abs(disparity * 32 - np.rint(disparity * 32)).max() < 0.05  # the rest: rounding to 1 mm
+
+
+@pytest.mark.parametrize(("profile", "distance_m", "error_m"), [
+    # Carfagni et al. 2017: about a millimetre at half a metre. Tuning guide: z² 0.08 px / (f B).
+    ("sr300", 0.5, 0.9e-3), ("d4xx", 0.5, 1.04e-3), ("d4xx", 1.0, 4.15e-3)])
+def test_error_of_depth_by_profile(profile, distance_m, error_m):
+    kind = SENSOR_PROFILES[profile]
+    with SimulatedCamera(wall_at(distance_m), profile=kind, seed=4, pace=Pace.LOCKSTEP, frames=8) as camera:
+        depth = np.stack([camera.read(1.0).depth.pixels for _ in range(8)]).astype(float)
+    assert kind.depth_scale_m * depth[depth > 0].std() == pytest.approx(error_m, rel=0.12)
+
+
+@pytest.mark.parametrize(("profile", "distance_m", "seen"), [
+    ("d4xx", 0.12, False), ("d4xx", 0.25, True), ("sr300", 0.15, False), ("sr300", 0.5, True), ("sr300", 1.8, False)])
+def test_range_of_depth(profile, distance_m, seen):
+    with SimulatedCamera(wall_at(distance_m), profile=profile, pace=Pace.LOCKSTEP, frames=1) as camera:
+        depth = camera.read(1.0).depth.pixels
+    assert np.mean(depth > 0) > 0.6 if seen else not depth.any()
+
+
+def test_the_projector_puts_dots_into_infrared_that_shift_with_depth_and_the_flood_does_not():
+    contrast = {}
+    for profile in ("d4xx", "d4xx_projector"):
+        with SimulatedCamera(wall_at(0.6), profile=profile, pace=Pace.LOCKSTEP, frames=1, noise=SensorNoise.none()) \
+                as camera:
+            plane = camera.read(1.0)
+        middle = plane.infrared.pixels[180:300, 240:400].astype(float)
+        contrast[profile] = middle.std() / middle.mean()
+        assert plane.infrared.emitter is SENSOR_PROFILES[profile].emitter
+        assert plane.infrared.spectrum is SENSOR_PROFILES[profile].spectrum
+    assert contrast["d4xx_projector"] > 0.4
+    assert contrast["d4xx"] < 0.2
+    view = View(intrinsics=simulated_rig().intrinsics[StreamKind.DEPTH], from_world=Extrinsics.identity())
+    pattern = dot_pattern(5000, np.random.default_rng(0))
+    near, far = (projected_dots(pattern, view, np.full((480, 640), z, np.float32))[200:280] for z in (0.5, 0.6))
+    # The projector stands 21 mm beside the imager: f b (1/z - 1/z') pixels.
+    expected = 385.1 * 0.021 * (1 / 0.5 - 1 / 0.6)
+    shifts = range(-8, 9)
+    likeness = [np.corrcoef(near[:, 100:500].ravel(), far[:, 100 + n:500 + n].ravel())[0, 1] for n in shifts]
+    assert abs(shifts[int(np.argmax(likeness))]) == pytest.approx(expected, abs=0.6)
+
+
+def test_imagers_that_see_visible_light_see_a_screens_picture():
+    contrast = {}
+    for share in (0.0, 0.25):
+        profile = replace(SENSOR_PROFILES["d4xx"], visible_share=share, noise=SensorNoise.none())
+        scene = scene_of("screen", seed=2)
+        with SimulatedCamera(scene, profile=profile, size=SIZE, pace=Pace.LOCKSTEP, frames=1,
+                             with_truth=True) as camera:
+            found = camera.read(1.0)
+        (left, top, right, bottom), = found.truth.face_boxes(StreamKind.INFRARED)
+        contrast[share] = found.infrared.pixels[int(top):int(bottom), int(left):int(right)].astype(float).mean()
+    assert contrast[0.25] > contrast[0.0] + 15
+
+
+def fixed_pattern(serial, seed):
+    """What a frame owes to its unit: the same frame with and without the pattern, all other noise being equal."""
+    planes = [Sensors(wall_at(1.0), simulated_rig(SIZE, serial=serial), replace(SensorNoise(), fixed_pattern=share),
+                      seed).planes(0, 0, 0) for share in (0.03, 0.0)]
+    return [np.subtract(*(getattr(p, name).astype(float) for p in planes)).ravel() for name in ("colour", "infrared")]
+
+
+def test_fixed_pattern_noise_belongs_to_the_serial():
+    for mine, again, other in zip(fixed_pattern("A", 1), fixed_pattern("A", 2), fixed_pattern("B", 2), strict=True):
+        assert np.corrcoef(mine, again)[0, 1] > 0.4
+        assert abs(np.corrcoef(mine, other)[0, 1]) < 0.05
+
+
+def test_unknown_profile_is_refused_with_those_there_are():
+    with pytest.raises(CameraError, match="'kinect'; there are: d4xx, d4xx_projector, sr300, clean"):
+        SimulatedCamera(wall_at(1.0), profile="kinect")
 
 
 def test_infrared_falls_with_the_square_of_distance():
@@ -65,18 +158,6 @@ def test_each_material_has_its_own_level_at_850_nm(name, low, high):
     window = np.s_[int(top):int(bottom), int(left):int(right)]
     face = maps.segments[window] == Segment.FACE
     assert low <= np.median(found.infrared.pixels[window][face]) <= high
-
-
-def test_a_print_shows_its_portrait_in_colour_and_next_to_nothing_of_it_in_infrared():
-    (found,) = sets_of(scene_of("print", seed=2), noise=SensorNoise.none())
-    maps = found.truth.render_truth()
-    contrast = {}
-    for kind, plane, segments in (("colour", found.colour.pixels.mean(axis=2), maps.colour_segments),
-                                  ("infrared", found.infrared.pixels, maps.segments)):
-        values = plane[segments == Segment.FACE].astype(float)
-        contrast[kind] = values.std() / values.mean()
-    assert contrast["colour"] > 0.2
-    assert contrast["infrared"] < 0.08
 
 
 def test_holes_lie_where_stereo_fails():
@@ -109,8 +190,10 @@ def test_srgb_round_trip_is_exact_on_codes():
 
 def test_heads_are_face_sized_outward_and_blink():
     heads = load_heads()
-    assert len(heads) >= 8
-    for identity in range(len(heads)):
+    assert len(heads) >= 150
+    assert len(heads.family(held_out=True)) >= 20
+    assert not set(heads.family()) & set(heads.family(held_out=True))
+    for identity in range(0, len(heads), 8):
         mesh = heads.mesh(identity)
         outline = heads.face_points(identity)
         width, height, _ = np.ptp(outline, axis=0)
@@ -165,7 +248,7 @@ def test_a_mask_hides_its_wearer_except_at_the_eyes():
     wearer = by_name[names[1]]
     points = stage.stage.mesh(1, states[1]).points(wearer.triangle, wearer.u, wearer.v)
     front = points[(points[:, 2] > -0.04) & (np.abs(points[:, 1]) < 0.05)]
-    eyes = load_heads().eyes[int(names[1].split()[1])]
+    eyes = load_heads().eyes(int(names[1].split()[1]))
     from_eye_m = np.min([np.hypot(front[:, 0] - x, front[:, 1] - y) for x, y, _, _ in eyes], axis=0)
     assert len(by_name["mask"].pixel) > 10 * len(front)
     assert len(front) > 30  # the wearer's eyes do show

@@ -138,7 +138,7 @@ def test_face_boxes_enclose_the_face_and_move_with_parallax(name, faces):
 
 @pytest.mark.parametrize(("name", "label", "species"), [
     ("bona_fide", "bona_fide", None), ("two_people", "bona_fide", None), ("nobody", None, None),
-    ("print", "attack", "print"), ("screen", "attack", "screen"), ("mask", "attack", "mask")])
+    ("print", "attack", "rolled_print"), ("screen", "attack", "tablet_replay"), ("mask", "attack", "rigid_mask")])
 def test_label_and_species(name, label, species):
     truth = captured(name)[0].truth
     assert (truth.scene, truth.label, truth.species) == (name, label, species)

@@ -1,0 +1,135 @@
+"""`SensorProfile`: a kind of RGB-D-IR camera as data. `SensorNoise`: what its sensors add to an ideal image.
+
+Where constants come from:
+
+- Stereo depth: error = z² · (subpixel error) / (f · B), subpixel error about 0.08 px on well textured targets,
+  disparity steps of 1/32 px (Grunnet-Jepsen, Sweetser and Woodfill, "Tuning depth cameras for best performance", and
+  Grunnet-Jepsen et al., "Subpixel linearity improvement for Intel RealSense depth camera D400 series", RealSense
+  documentation); 126 disparities, hence no depth nearer than f · B / 126 (RealSense D400 data sheet); the matcher
+  correlates windows and smooths along paths (Keselman et al., "Intel RealSense stereoscopic depth cameras", CVPR
+  workshops 2017), so errors are alike within a few pixels and, on a still scene, from frame to frame.
+- Projector: about 5000 dots over the depth field of view (Grunnet-Jepsen et al., "Projectors for D400 series depth
+  cameras").
+- Structured light (SR300): 640 x 480, depth unit 1/8 mm, range 0.2 to 1.5 m (SR300 data sheet); noise about 1 mm at
+  0.5 m, holes on hair, dark and slanted surfaces (Carfagni et al., "On the performance of the Intel SR300 depth
+  camera", IEEE Sensors Journal 2017). Its spread, correlations and baseline are chosen in that order of magnitude.
+- Colour and infrared: shot noise of a few thousand electrons full well, read noise of a few electrons, photo-response
+  non-uniformity around 1 % (EMVA 1288 figures of sensors of that size); values chosen, no unit was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from capture.camera import CameraError
+from capture.frames import EmitterState, Spectrum
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorNoise:
+    """What the sensors add. `SensorNoise()` is a D435-like camera, `SensorNoise.none()` an ideal one.
+
+    Attributes:
+        disparity_px: standard deviation of the matcher's disparity; depth noise is z² times this / (f B).
+        disparity_step_px: quantisation of disparity, 0 for none.
+        correlation_px: standard deviation of the Gaussian within which disparity errors are alike.
+        hold_frames: over this many frames errors fade from one pattern into another; 1 is a new one each frame.
+        window_px: how far the matcher smooths depth within a surface (standard deviation).
+        fat_edges_px: how far near surfaces grow over what is behind them, raggedly.
+        holes: leave depth out at jumps, in the stereo shadow, at grazing angles, on dark and on glossy surfaces.
+        grazing_cosine: surfaces seen flatter than this give no depth. dark_code: nor do those darker than this.
+        glare_code: infrared at or above this code gives no depth.
+        full_well: electrons at code 255 (shot noise), in colour and infrared. read_codes: noise in the dark, codes.
+        fixed_pattern: relative spread of the pixels' sensitivities; belongs to a serial.
+        blur_px: standard deviation of the optics' point-spread function.
+        bayer: colour passes a Bayer mosaic and its interpolation.
+        chroma_subsampled: colour passes YUYV, one chroma for two columns, as USB cameras send it.
+    """
+
+    disparity_px: float = 0.08
+    disparity_step_px: float = 1 / 32
+    correlation_px: float = 1.6
+    hold_frames: int = 3
+    window_px: float = 1.0
+    fat_edges_px: int = 2
+    holes: bool = True
+    grazing_cosine: float = 0.18
+    dark_code: float = 2.0
+    glare_code: float = 252.0
+    full_well: float | None = 6000.0
+    read_codes: float = 0.9
+    fixed_pattern: float = 0.008
+    blur_px: float = 0.6
+    bayer: bool = True
+    chroma_subsampled: bool = True
+
+    @classmethod
+    def none(cls) -> SensorNoise:
+        """Ideal planes: exact depth to the nearest unit, no noise, no blur, no holes."""
+        return cls(disparity_px=0.0, disparity_step_px=0.0, window_px=0.0, fat_edges_px=0, holes=False, full_well=None,
+                   read_codes=0.0, fixed_pattern=0.0, blur_px=0.0, bayer=False, chroma_subsampled=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorProfile:
+    """A kind of camera.
+
+    Attributes:
+        name: key of `SENSOR_PROFILES`. product: what a rig made for it is called.
+        depth_scale_m: metres a depth unit. baseline_m: between the imagers, or between projector and imager.
+        focal_px, colour_focal_px: at 640 columns. colour_offset_m: of the colour sensor, along x.
+        disparities: how many the matcher searches, at any resolution, hence no depth nearer than f · B over it; 0: no
+            such limit. nearest_m, farthest_m: beyond these there is no depth.
+        emitter: FLOOD: an even lamp at 850 nm beside the sensor. ON: the projector's dots. OFF: the room alone.
+        visible_share: how much of visible light the infrared imager also counts; 0 behind an infrared-pass filter.
+        dots: number of projected dots over the depth image. noise: what the sensors add.
+    """
+
+    name: str
+    product: str
+    depth_scale_m: float = 1e-3
+    baseline_m: float = 0.050
+    focal_px: float = 385.1
+    colour_focal_px: float = 615.2
+    colour_offset_m: float = 0.0147
+    disparities: int = 0
+    nearest_m: float = 0.0
+    farthest_m: float = 65.0
+    emitter: EmitterState = EmitterState.FLOOD
+    visible_share: float = 0.0
+    dots: int = 5000
+    noise: SensorNoise = field(default_factory=SensorNoise)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        return Spectrum.VISIBLE_AND_NEAR_INFRARED if self.visible_share else Spectrum.NEAR_INFRARED
+
+
+SENSOR_PROFILES: dict[str, SensorProfile] = {profile.name: profile for profile in (
+    # A D435 with infrared-pass filters (as the D435f has them) and a flood lamp, the projector off.
+    SensorProfile(name="d4xx", product="simulated D435-like camera", disparities=126, farthest_m=10.0),
+    # The same camera as it comes: dots on, imagers that see visible light too; texture everywhere, so fewer holes.
+    SensorProfile(name="d4xx_projector", product="simulated D435-like camera, projector on",
+                  disparities=126, farthest_m=10.0, emitter=EmitterState.ON, visible_share=0.25),
+    # Coded light: finer depth nearby, no matcher's window, flood-like infrared, short range.
+    SensorProfile(name="sr300", product="simulated SR300-like camera", depth_scale_m=1.25e-4, baseline_m=0.065,
+                  focal_px=475.0, colour_focal_px=617.0, colour_offset_m=0.0257, nearest_m=0.20, farthest_m=1.5,
+                  noise=SensorNoise(disparity_px=0.11, disparity_step_px=0.0, correlation_px=0.8, hold_frames=1,
+                                    window_px=0.6, fat_edges_px=0, grazing_cosine=0.28, dark_code=7.0,
+                                    glare_code=250.0, full_well=4500.0, read_codes=1.3, fixed_pattern=0.012,
+                                    blur_px=0.55)),
+    SensorProfile(name="clean", product="simulated ideal camera", noise=SensorNoise.none()),
+)}
+
+
+def sensor_profile(profile: str | SensorProfile) -> SensorProfile:
+    """A profile by name.
+
+    Raises:
+        CameraError: there is no profile of that name; the message lists those there are.
+    """
+    if isinstance(profile, SensorProfile):
+        return profile
+    if profile not in SENSOR_PROFILES:
+        raise CameraError(f"no sensor profile {profile!r}; there are: {', '.join(SENSOR_PROFILES)}")
+    return SENSOR_PROFILES[profile]
