@@ -73,7 +73,9 @@ def inspect_db3(path: Path) -> Db3Contents:
         with closing(_connect(path)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict is None or verdict[0] != "ok":
-                raise CorruptStreamError(f"{path}: damaged: {verdict[0] if verdict else 'no answer'}")
+                # SQLite breaks its verdict into lines; one error is one line of a log.
+                told = " ".join(str(verdict[0]).split()) if verdict else "no answer"
+                raise CorruptStreamError(f"{path}: damaged: {told}")
             rows = connection.execute(
                 "SELECT t.id, t.name, COUNT(m.id) FROM topics t LEFT JOIN messages m ON m.topic_id = t.id "
                 "WHERE t.name LIKE '%/image/data%' GROUP BY t.id ORDER BY t.id").fetchall()
