@@ -39,7 +39,7 @@ STORED_SIZE = 128
 #: What a table of P is called, beside the lists.
 PADISI_TABLE = "P-metadata.csv"
 #: For the announcement only, from `python -m benchmarks.simulated_benchmark` on a shared two-core machine.
-_SECONDS_A_RECORDING, _SECONDS_A_FRAME = 0.61, 0.085
+_SECONDS_A_RECORDING, _SECONDS_A_FRAME = 0.75, 0.16
 _BYTES_A_TRIPLE, _BYTES_A_CHANNEL_FILE = 10_000, 240_000
 
 

@@ -1,6 +1,6 @@
 """The network on an NVIDIA GPU: captured graphs against plain PyTorch and the naive published form, one run.
 
-    python benchmarks/cuda.py [--quick] [--sizes tiny base] [--batches 1 8 32] [--rounds 30]
+    python benchmarks/cuda_inference.py [--quick] [--sizes tiny base] [--batches 1 8 32] [--rounds 30]
 
 Same weights (random, purpose `test`, logits spread), same crops. A time is from pixels ready on the host to logits on
 the host: both copies and the synchronisation are in it. The naive form draws 20 dropout samples for certainty. Forms
