@@ -1,6 +1,7 @@
 """`Material`: how a surface reflects visible light and 850 nm, and how a stereo matcher fares on it.
 
-Reflectances are linear, in [0, 1]: values chosen inside ranges that the literature gives, not measured by us.
+Reflectances are linear, in [0, 1]: values chosen inside ranges that the literature gives as we remember it (to be
+compared with the texts: docs/simulator.md), not measured by us.
 
 - Skin at 850 nm: 0.5 to 0.65 for every tone, since melanin's absorption falls steeply with wavelength (Cooksey, Allen
   and Tsai, "Reference data set of human skin reflectance", J. Res. NIST 122, 2017; Jacques, "Optical properties of

@@ -15,6 +15,9 @@ Where constants come from:
   camera", IEEE Sensors Journal 2017). Its spread, correlations and baseline are chosen in that order of magnitude.
 - Colour and infrared: shot noise of a few thousand electrons full well, read noise of a few electrons, photo-response
   non-uniformity around 1 % (EMVA 1288 figures of sensors of that size); values chosen, no unit was measured.
+
+Of these, the disparity step was read in the text named; the other figures are quoted from memory and remain to be
+compared with their sources (docs/simulator.md).
 """
 
 from __future__ import annotations
