@@ -27,6 +27,7 @@ from capture.frames import FrameSet, StreamKind
 from detect.face_finder import FaceFinder
 from detect.faces import Detector, DetectorError
 from detect.tracking import TrackerSettings
+from mmdg_model.stored_inputs import DEFAULT_IMAGE_SIZE
 from pipeline import messages
 from pipeline.bundle import pack, quality_on_the_wire
 from pipeline.channels import DEALER, Endpoints, Poller, Socket, drain, send_now
@@ -51,6 +52,8 @@ class CameraStageSettings:
     camera: CameraConfig
     detection: DetectionConfig
     crop: CropConfig
+    #: Side of the crops in pixels: what the model takes (`mmdg_model.stored_inputs`).
+    crop_size: int = DEFAULT_IMAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def open_step(name: str, settings: CameraStageSettings) -> tuple[Camera, CameraS
     except BaseException:
         camera.close()
         raise
-    crop = CropSettings(view=StreamKind(settings.crop.view), face_scale=settings.crop.face_scale)
+    crop = CropSettings(size=settings.crop_size, view=StreamKind(settings.crop.view),
+                        face_scale=settings.crop.face_scale)
     return camera, CameraStep(name, description, detector, crop, lockstep=pace is Pace.LOCKSTEP), detector
 
 

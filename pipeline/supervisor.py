@@ -16,6 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from mmdg_model.stored_inputs import stored_image_size
 from pipeline import messages
 from pipeline.camera_stage import CameraStageSettings
 from pipeline.camera_stage import run as run_camera
@@ -117,7 +118,8 @@ class Supervisor:
         plan += [child(f"inference-{i}", "inference", run_inference, inference)
                  for i in range(settings.inference.workers)]
         plan += [child(f"camera-{camera.name}", "camera", run_camera, CameraStageSettings(
-            camera=camera, detection=settings.detection, crop=settings.crop)) for camera in settings.cameras]
+            camera=camera, detection=settings.detection, crop=settings.crop, crop_size=stored_image_size(self._model)))
+            for camera in settings.cameras]
         return plan
 
     # --- the run ----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ class NoCropError(RuntimeError):
     """A session has no face crop where one was asked for."""
 
 
-def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes, str]:
+def session_crop(specification: str, seed: int, frame: int, size: int = 224) -> tuple[CropPlanes, str]:
     """The crop of the first frame from number `frame` on that has one, and words that say what it shows.
 
     The frames go through the same camera step as in a running pipeline, in this process.
@@ -38,7 +38,7 @@ def session_crop(specification: str, seed: int, frame: int) -> tuple[CropPlanes,
     from pipeline.config import CameraConfig, CropConfig, DetectionConfig
 
     settings = CameraStageSettings(camera=CameraConfig(spec=specification, seed=seed, pace="lockstep"),
-                                   detection=DetectionConfig(), crop=CropConfig())
+                                   detection=DetectionConfig(), crop=CropConfig(), crop_size=size)
     camera, step, detector = open_step("explain", settings)
     seen = 0
     try:
@@ -129,7 +129,7 @@ def explain_command(
             crop, shown = load_crop(Path(source)), Path(source).name
         else:
             specification = f"replay:{source}" if source.endswith(".mcap") and ":" not in source else source
-            crop, shown = session_crop(specification, seed, frame)
+            crop, shown = session_crop(specification, seed, frame, checkpoint.input_spec.image_size)
         summary = explain_to(out, checkpoint, crop, shown=shown, block=block, arrays=arrays)
     except CameraSpecificationError as error:
         raise typer.BadParameter(str(error), param_hint="CROP|SESSION") from None

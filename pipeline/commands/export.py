@@ -22,13 +22,14 @@ _LARGEST_SEARCH = 300
 _STRIDE = 5
 
 
-def calibration_crops(sources: list[str], number: int, *, seed: int = 0) -> list[CropPlanes]:
+def calibration_crops(sources: list[str], number: int, *, seed: int = 0, size: int = 224) -> list[CropPlanes]:
     """`number` crops spread over `sources`, as the running pipeline would cut them.
 
     Args:
         sources: cameras by name, such as `replay:FILE` or `simulated:print`.
         number: in all.
         seed: of simulated scenes.
+        size: side of the crops in pixels, what the network takes.
 
     Raises:
         CameraError, DetectorError: a source cannot be opened. ValueError: a source shows too few faces.
@@ -37,7 +38,7 @@ def calibration_crops(sources: list[str], number: int, *, seed: int = 0) -> list
     for index, source in enumerate(sources):
         share = (index + 1) * number // len(sources) - index * number // len(sources)
         found = 0
-        for planes in _crops_of(source, seed):
+        for planes in _crops_of(source, seed, size):
             if found == share:
                 break
             found += 1
@@ -48,7 +49,7 @@ def calibration_crops(sources: list[str], number: int, *, seed: int = 0) -> list
     return crops
 
 
-def _crops_of(source: str, seed: int) -> Iterator[CropPlanes]:
+def _crops_of(source: str, seed: int, size: int) -> Iterator[CropPlanes]:
     from capture.camera import EndOfStreamError
     from capture.sources import parse_camera
     from pipeline.bundle import unpack
@@ -58,7 +59,8 @@ def _crops_of(source: str, seed: int) -> Iterator[CropPlanes]:
     pace: Literal["lockstep", "realtime"] = (
         "lockstep" if parse_camera(source).kind in ("replay", "simulated") else "realtime")
     camera, step, detector = open_step("calibration", CameraStageSettings(
-        camera=CameraConfig(spec=source, pace=pace, seed=seed), detection=DetectionConfig(), crop=CropConfig()))
+        camera=CameraConfig(spec=source, pace=pace, seed=seed), detection=DetectionConfig(), crop=CropConfig(),
+        crop_size=size))
     try:
         last = -_STRIDE
         for index in range(_LARGEST_SEARCH):
@@ -116,7 +118,7 @@ def _export(checkpoint: Path, out: Path, precision: str, sources: list[str], cro
         from mmdg_model.checkpoint import load_checkpoint
 
         loaded = load_checkpoint(checkpoint, expected_hash=sha256)
-        found = calibration_crops(sources, crops) if sources else []
+        found = calibration_crops(sources, crops, size=loaded.input_spec.image_size) if sources else []
         return export_openvino(loaded, out, precision=precision, calibration=found, threads=threads,
                                calibration_source=", ".join(sources))
     except (ModuleNotFoundError, CameraError, DetectorError, ValueError, OSError) as error:

@@ -11,12 +11,16 @@ from align.crop import CropSettings
 from capture.camera import Pace
 from capture.simulated.camera import Faults, SimulatedCamera
 from detect.blazeface import BlazeFaceDetector
+from mmdg_model.test_checkpoint import make_test_checkpoint
 from pipeline import messages
 from pipeline.bundle import unpack
-from pipeline.camera_stage import CameraStep, CameraStepResult, _serve
+from pipeline.camera_stage import CameraStageSettings, CameraStep, CameraStepResult, _serve, open_step
 from pipeline.channels import PULL, ROUTER, Endpoints, Poller, Sockets, drain
+from pipeline.config import CameraConfig, CropConfig, DetectionConfig, settings_from
 from pipeline.messages import CameraEnded, Observation, Progress
 from pipeline.stage_context import StageContext
+from pipeline.supervisor import Supervisor
+from tests.mmdg_model.builders import MICRO
 
 
 @pytest.fixture
@@ -88,3 +92,20 @@ def test_a_lost_camera_says_so_before_its_process_ends(detector: BlazeFaceDetect
             assert (states[0], states[-1]) == ("ready", "ended")
         finally:
             context.close()
+
+
+def test_crops_have_the_size_that_the_model_takes(tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    make_test_checkpoint(model, MICRO)
+    supervisor = Supervisor(settings_from({"cameras": [{"spec": "simulated:bona_fide"}]}, "test"), model,
+                            on_report=lambda line: None, should_stop=lambda: True)
+    given = supervisor.children["camera-camera"].arguments[-1]
+    supervisor.runtime_dir.rmdir()
+    assert given.crop_size == MICRO.image_size != 224
+    camera, step, detector = open_step("camera", CameraStageSettings(
+        camera=CameraConfig(spec="simulated:bona_fide", pace="lockstep"), detection=DetectionConfig(),
+        crop=CropConfig(), crop_size=given.crop_size))
+    with camera, detector:
+        bundle = step.step(camera.read(1.0), {}).bundle
+    assert bundle is not None
+    assert unpack(bundle)[1].colour.shape == (MICRO.image_size, MICRO.image_size, 3)
