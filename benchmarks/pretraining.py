@@ -18,7 +18,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmdg_model.training.pretraining.config import PretrainingConfig, recipe
 from mmdg_model.training.pretraining.masked_autoencoder import MaskedBatch, build_masked_autoencoder
-from mmdg_model.training.pretraining.run import compute_for
 
 VARIANTS = {"float32, fused attention": ("32-true", SDPBackend.FLASH_ATTENTION),
             "float32, plain attention": ("32-true", SDPBackend.MATH),
@@ -41,7 +40,7 @@ def make_update(config: PretrainingConfig, batch_size: int) -> Callable[[str, SD
     def update(precision: str, attention: SDPBackend) -> float:
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with compute_for(precision, "cpu").autocast(), sdpa_kernel(attention):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"), sdpa_kernel(attention):
             made = network(batch)
         network.total(network.errors(batch, made)).backward()
         optimizer.step()

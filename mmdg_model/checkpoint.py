@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +22,11 @@ from torch import Tensor
 from mmdg_model.architectures import Architecture, NetworkConfig, architecture_of, build, config_from_dict
 from mmdg_model.inputs import InputSpecification
 from mmdg_model.known_answer import KnownAnswer
+from mmdg_model.safetensors_header import BACKBONE_KEY, METADATA_KEY, PLUS_PLUS_KEY, header_metadata
 from mmdg_model.scorer import Purpose
+from mmdg_model.whole_file import write_whole
 
 FORMAT_VERSION = 1
-METADATA_KEY = "mmdg_live"
 
 #: Larger files are refused unread: ViT-B/16 takes 0.35 GB in float32, and nothing the product runs comes near this.
 LARGEST_FILE_BYTES = 4 * 2**30
@@ -37,8 +36,6 @@ _KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training
 _KEYS_WITH_DEFAULT: dict[str, Any] = {"architecture": str(Architecture.MMDG)}
 
 #: Metadata keys of our other kinds of weight files (`weights/`), and what they are.
-BACKBONE_KEY = "mmdg_live_backbone"
-PLUS_PLUS_KEY = "mmdg_live_mmdg_plus_plus"
 _OTHER_KINDS = {BACKBONE_KEY: "a backbone, from which training starts, and no liveness model",
                 PLUS_PLUS_KEY: "released MMDG++ weights, which are no checkpoint of this network"}
 
@@ -93,13 +90,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> str:
         about["architecture"] = str(architecture)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
     blob = safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about, sort_keys=True, allow_nan=False)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(blob)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, blob)
     return hashlib.sha256(blob).hexdigest()
 
 
@@ -146,8 +137,7 @@ def _read(path: Path) -> bytes:
 
 
 def _metadata(blob: bytes, place: str) -> dict[str, Any]:
-    (header_length,) = struct.unpack_from("<Q", blob)
-    metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
+    metadata = header_metadata(blob)
     text = metadata.get(METADATA_KEY)
     if text is None and (kind := next((what for key, what in _OTHER_KINDS.items() if key in metadata), None)):
         raise CheckpointError(f"checkpoint {place}: {kind}; give a trained checkpoint")

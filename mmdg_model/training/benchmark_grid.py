@@ -32,7 +32,8 @@ from mmdg_model.config import ModelConfig
 from mmdg_model.training.protocols import PROTOCOL_1, PROTOCOL_3, SUB_PROTOCOLS, sub_protocol
 from mmdg_model.training.run_assembly import Assembly
 from mmdg_model.training.run_config import MachineConfig, RunConfig, RunConfigError, from_plain
-from mmdg_model.training.run_directory import RunDirectory, write_whole
+from mmdg_model.training.run_directory import RunDirectory
+from mmdg_model.whole_file import write_whole
 
 #: Forward and backward passes of a step, in forwards: plain, and with three backward passes and what comes with them.
 _FEWEST_PASSES, _MOST_PASSES = 3, 9

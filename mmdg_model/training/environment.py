@@ -21,7 +21,9 @@ from mmdg_model.mmdg_plus_plus.config import MMDGPlusPlusConfig
 from mmdg_model.training.compute import Compute
 from mmdg_model.training.run_config import MachineConfig, RunConfig
 from mmdg_model.training.run_data import RunData
-from mmdg_model.training.run_directory import RunDirectory, RunDirectoryError, write_whole
+from mmdg_model.training.run_directory import RunDirectory
+from mmdg_model.training.simulated_tree import read_simulated_tree
+from mmdg_model.whole_file import write_whole
 
 _PACKAGES = ("mmdg-live", "torch", "numpy", "opencv-contrib-python-headless", "lightning-fabric", "safetensors",
              "pyarrow", "scipy")
@@ -33,10 +35,15 @@ def program() -> str:
 
 
 def describe_run(config: RunConfig, data: RunData, network: nn.Module, root: Path) -> dict[str, Any]:
-    """What stays the same over all starts of a run: data, backbone, network, what of it trains."""
+    """What stays the same over all starts of a run: data, backbone, network, what of it trains.
+
+    Raises:
+        ManifestError: the tree says that it is simulated, but not how.
+    """
     parameters = list(network.parameters())
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in parameters)
+    tree = read_simulated_tree(root)
     shape = getattr(network, "config", None)
     described = ({"architecture": str(architecture_of(shape)), "model": shape.to_dict()}
                  if isinstance(shape, ModelConfig | MMDGPlusPlusConfig) else None)
@@ -44,7 +51,7 @@ def describe_run(config: RunConfig, data: RunData, network: nn.Module, root: Pat
         "run": config.hash,
         "data": {"fingerprint": data.fingerprint, "simulated": data.simulated, "sources": list(data.classes.sources),
                  "updates_per_epoch": data.updates_per_epoch, "inputs": data.inputs.to_dict(),
-                 "levels_written_as": _levels_written_as(root) if data.simulated else None},
+                 "levels_written_as": tree.inputs.to_dict() if tree is not None else None},
         "backbone": config.backbone or ("random, all weights train" if trainable == total
                                         else "random, in part frozen: the result means little"),
         "parameters": {"trainable": trainable, "total": total},
@@ -53,7 +60,14 @@ def describe_run(config: RunConfig, data: RunData, network: nn.Module, root: Pat
 
 
 def describe_start(machine: MachineConfig, compute: Compute, *, first_update: int) -> dict[str, Any]:
-    """What may differ from start to start: date, program, libraries, machine."""
+    """What may differ from start to start: date, program, libraries, machine and its settings."""
+    return {**describe_machine(compute, first_update=first_update),
+            "machine": {name: str(value) if isinstance(value, Path) else value
+                        for name, value in vars(machine).items()}}
+
+
+def describe_machine(compute: Compute, *, first_update: int) -> dict[str, Any]:
+    """Date, program, libraries, processors."""
     device = compute.device
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -69,8 +83,6 @@ def describe_start(machine: MachineConfig, compute: Compute, *, first_update: in
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "processes": compute.world_size,
         "threads": torch.get_num_threads(),
-        "machine": {name: str(value) if isinstance(value, Path) else value
-                    for name, value in vars(machine).items()},
     }
 
 
@@ -117,13 +129,3 @@ def _processor() -> str:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
                 platform.processor())
-
-
-def _levels_written_as(root: Path) -> dict[str, Any] | None:
-    """The input specification that a simulated tree's depth levels were written with, where the tree says so."""
-    try:
-        inputs = json.loads((root / "simulated.json").read_text(encoding="utf-8")).get("inputs")
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunDirectoryError(f"{root / 'simulated.json'}: no readable JSON object ({error}); make the tree "
-                                "again") from error
-    return inputs if isinstance(inputs, dict) else None

@@ -20,8 +20,9 @@ import torch
 
 from mmdg_model.training.benchmark_grid import JobLock, failure_file, read_job
 from mmdg_model.training.run_assembly import Assembly
-from mmdg_model.training.run_directory import RunDirectory, write_whole
+from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.training.run_evaluation import Progress, evaluate_scores, score_run, write_evaluation
+from mmdg_model.whole_file import write_whole
 
 EXIT_DONE, EXIT_FAILED, EXIT_BUSY, EXIT_INTERRUPTED = 0, 1, os.EX_TEMPFAIL, 130
 

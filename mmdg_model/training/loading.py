@@ -31,10 +31,8 @@ from mmdg_model.training.run_config import MachineConfig, RunConfig, RunConfigEr
 from mmdg_model.training.run_data import ScoringBatch
 from mmdg_model.training.sample_reader import BatchRequest, LoadedBatch, SampleReader, SampleRequest
 from mmdg_model.training.samples import Domain, Sample, Split
+from mmdg_model.training.simulated_tree import is_simulated
 from mmdg_model.training.ssp_loss import DomainClasses
-
-#: A tree with this file at its root holds simulated data.
-SIMULATED_MARK = "simulated.json"
 
 
 class ListedData:
@@ -56,7 +54,7 @@ class ListedData:
         self.fingerprint = _checked_fingerprint(
             machine, [(domain, split) for split in (Split.TRAIN, Split.VALIDATION) for domain in protocol.sources],
             self.training_samples + self.selection_samples)
-        self.simulated = (machine.root / SIMULATED_MARK).is_file()
+        self.simulated = is_simulated(machine.root)
         self._config, self._machine, self._protocol, self._metadata = config, machine, protocol, metadata
         self._rank, self._world_size = rank, world_size
         recipe = config.recipe

@@ -11,7 +11,6 @@ a look at the target.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -111,26 +110,6 @@ def sub_protocol(name: str) -> SubProtocol:
         raise ProtocolError(f"no protocol {name!r}; there are {', '.join(SUB_PROTOCOLS)}") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """One test of one checkpoint."""
-
-    sub_protocol: SubProtocol
-    scenario: Scenario
-    model_hash: str
-
-    @property
-    def number(self) -> int:
-        """Of the protocol whose table it belongs to: 1, 2 or 3."""
-        return self.sub_protocol.number if self.scenario is Scenario.COMPLETE else 2
-
-
-def evaluations(trained: SubProtocol, model_hash: str) -> tuple[Evaluation, ...]:
-    """Every test that a checkpoint takes: the complete one, and after Protocol 1's training those of Protocol 2."""
-    scenarios = (Scenario.COMPLETE, *(PROTOCOL_2 if trained.number == 1 else ()))
-    return tuple(Evaluation(sub_protocol=trained, scenario=each, model_hash=model_hash) for each in scenarios)
-
-
 def withhold(crop: CropPlanes, scenario: Scenario) -> CropPlanes:
     """The crop without the planes that a scenario withholds, from every sample alike.
 
@@ -141,37 +120,6 @@ def withhold(crop: CropPlanes, scenario: Scenario) -> CropPlanes:
     if Modality.INFRARED not in withheld:
         return without_depth
     return replace(without_depth, infrared=None, infrared_valid=None)
-
-
-def protocol_2_means(measured: Mapping[Evaluation, float]) -> dict[Scenario, float]:
-    """Protocol 2's row of the table: per scenario, one measure averaged over the four sub-protocols.
-
-    Args:
-        measured: of every evaluation of Protocol 1 and 2; the complete scenario tells which checkpoint Protocol 1 had.
-
-    Raises:
-        ProtocolError: an evaluation is missing, there are two of one kind, a value is not finite, or a checkpoint was
-            not the one that Protocol 1 tested.
-    """
-    cells: dict[tuple[str, Scenario], Evaluation] = {}
-    for evaluation, value in measured.items():
-        cell = (evaluation.sub_protocol.name, evaluation.scenario)
-        if cell in cells:
-            raise ProtocolError(f"{cell[0]} has two results of {cell[1]}, of the checkpoints {cells[cell].model_hash} "
-                                f"and {evaluation.model_hash}; Protocol 2 tests one again")
-        if not math.isfinite(value):
-            raise ProtocolError(f"{cell[0]}, {cell[1]}: {value} is no result")
-        cells[cell] = evaluation
-    for each in PROTOCOL_1:
-        for scenario in (Scenario.COMPLETE, *PROTOCOL_2):
-            if (each.name, scenario) not in cells:
-                raise ProtocolError(f"{each.name} has no result of {scenario}")
-            tested = cells[each.name, scenario].model_hash
-            if tested != (original := cells[each.name, Scenario.COMPLETE].model_hash):
-                raise ProtocolError(f"{each.name}, {scenario}: checkpoint {tested}, but Protocol 1 tested {original}; "
-                                    "Protocol 2 tests the same one again")
-    return {scenario: sum(measured[cells[each.name, scenario]] for each in PROTOCOL_1) / len(PROTOCOL_1)
-            for scenario in PROTOCOL_2}
 
 
 def _pooled(manifests: Manifests, domains: tuple[Domain, ...], split: Split) -> tuple[Sample, ...]:

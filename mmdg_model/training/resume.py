@@ -77,8 +77,8 @@ class Saved:
     about: _About
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors under a prefix, without it."""
-        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        """See `under`."""
+        return under(self.tensors, prefix)
 
 
 def trained_names(network: torch.nn.Module) -> set[str]:
@@ -101,11 +101,8 @@ class ResumeFiles:
         tensors = {f"network/{name}": state[name] for name in trained_names(method.network)}
         values: dict[str, dict[str, dict[str, Any]]] = {}
         for name, optimiser in method.optimisers.items():
-            values[name] = {}
-            for index, entries in optimiser.state_dict()["state"].items():
-                values[name][str(index)] = {key: value for key, value in entries.items() if not _is_tensor(value)}
-                tensors |= {f"optimiser/{name}/{index}/{key}": value for key, value in entries.items()
-                            if _is_tensor(value)}
+            own, values[name] = optimiser_state(optimiser)
+            tensors |= {f"optimiser/{name}/{place}": tensor for place, tensor in own.items()}
         method_tensors, method_texts = method.state()
         tensors |= {f"method/{name}": tensor for name, tensor in method_tensors.items()}
         generation = self._generation + 1
@@ -185,17 +182,40 @@ def restore(saved: Saved, method: Method, frozen: Mapping[str, Tensor]) -> None:
             raise ValueError(f"optimisers {sorted(saved.about.optimiser_values)}, the method has "
                              f"{sorted(method.optimisers)}")
         for name, optimiser in method.optimisers.items():
-            state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values
-                                                in saved.about.optimiser_values[name].items()}
-            for place, tensor in saved.part(f"optimiser/{name}/").items():
-                index, _, key = place.partition("/")
-                state[int(index)][key] = tensor
-            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            load_optimiser_state(optimiser, saved.part(f"optimiser/{name}/"), saved.about.optimiser_values[name])
         method.load_state(saved.part("method/"), saved.about.method)
     except (ValueError, RuntimeError, KeyError) as error:
         raise RunDirectoryError(f"the saved run does not fit the method ({error}); it was saved by another version of "
                                 "the program: go on with that one, or train anew in another directory") from error
 
 
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors under a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def optimiser_state(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """What an optimiser remembers: tensors as `<parameter>/<name>`, and other values by parameter and name.
+
+    Its settings are left out: the run's configuration states them.
+    """
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for index, entries in optimiser.state_dict()["state"].items():
+        values[str(index)] = {key: value for key, value in entries.items() if not isinstance(value, Tensor)}
+        tensors |= {f"{index}/{key}": value for key, value in entries.items() if isinstance(value, Tensor)}
+    return tensors, values
+
+
+def load_optimiser_state(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor],
+                         values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Restores `optimiser_state` into an optimiser of the same parameters.
+
+    Raises:
+        KeyError, ValueError: they do not fit it.
+    """
+    state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in values.items()}
+    for place, tensor in tensors.items():
+        index, _, key = place.partition("/")
+        state[int(index)][key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -6,7 +6,6 @@ load it and how many processes train is not part of it (`MachineConfig`): the sa
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 
 from mmdg_model.config import ModelConfig
-from mmdg_model.inputs import AbsenceEncoding, InfraredEncoding
+from mmdg_model.inputs import InfraredEncoding
 from mmdg_model.training.methods.contract import OptimiserConfig
 from mmdg_model.training.protocols import sub_protocol
 
@@ -168,11 +167,6 @@ class RunConfig:
             raise ValueError(f"seed is {self.seed!r}, expected at least 0")
         sub_protocol(self.protocol)
 
-    @property
-    def absence(self) -> AbsenceEncoding:
-        """Of the model's configuration: the input specification must say the same."""
-        return self.model.resolve().absence
-
     def to_json(self) -> str:
         """Canonical: keys sorted, every value stated."""
         return json.dumps(msgspec.to_builtins(self), sort_keys=True, indent=2, allow_nan=False)
@@ -250,8 +244,3 @@ def _merge(into: dict[str, Any], values: object, place: str) -> None:
             _merge(into[key], value, f"{place}{key}.")
         else:
             into[key] = value
-
-
-def with_changes(config: RunConfig, **changes: Any) -> RunConfig:
-    """`dataclasses.replace` under a name that reads well in a grid."""
-    return dataclasses.replace(config, **changes)

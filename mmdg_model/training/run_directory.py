@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from torch import Tensor
 from mmdg_model.training.protocols import Scenario
 from mmdg_model.training.run_config import RunConfig, from_plain
 from mmdg_model.training.scores import Split
+from mmdg_model.whole_file import write_whole
 
 _HASH_KEY = "mmdg_live_epoch"
 
@@ -139,6 +139,20 @@ class RunDirectory:
             raise RunDirectoryError(f"{path} is not readable JSON ({error})") from error
 
 
+def differences(theirs: object, ours: object) -> str:
+    """What of two plain configurations differs, key by key, for a person who named the wrong directory."""
+    return "; ".join(f"{key or 'the whole'}: {old!r} there, {new!r} here"
+                     for key, old, new in _differing(theirs, ours, ""))
+
+
+def _differing(theirs: object, ours: object, place: str) -> Iterator[tuple[str, object, object]]:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted({*theirs, *ours}):
+            yield from _differing(theirs.get(key), ours.get(key), f"{place}.{key}".lstrip("."))
+    elif theirs != ours:
+        yield place, theirs, ours
+
+
 def state_hash(state: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes of a state, in the order of the names."""
     digest = hashlib.sha256()
@@ -147,20 +161,6 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(safetensors.torch.save({"tensor": tensor}))
     return digest.hexdigest()
-
-
-def write_whole(path: Path, blob: bytes) -> None:
-    """Writes a file whole or not at all, also through a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

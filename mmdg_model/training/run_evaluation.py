@@ -28,9 +28,10 @@ from mmdg_model.training.methods.contract import Method
 from mmdg_model.training.protocols import PROTOCOL_2, Scenario, sub_protocol
 from mmdg_model.training.run_config import RunConfig
 from mmdg_model.training.run_data import RunData, ScoringBatch
-from mmdg_model.training.run_directory import RunDirectory, RunDirectoryError, write_whole
+from mmdg_model.training.run_directory import RunDirectory, RunDirectoryError
 from mmdg_model.training.scores import ScoreContext, ScoreTable, ScoreTableError, Split, read_scores, write_scores
 from mmdg_model.training.significance import FEWEST_PERMUTATIONS, PermutationTest, permutation_test
+from mmdg_model.whole_file import write_whole
 
 FORMAT_VERSION = 1
 UNITS = (Unit.FRAME, Unit.VIDEO)

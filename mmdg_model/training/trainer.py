@@ -36,15 +36,16 @@ from mmdg_model.training.run_data import RunData
 from mmdg_model.training.run_directory import (
     RunDirectory,
     RunDirectoryError,
+    differences,
     read_safetensors,
     state_hash,
     write_safetensors,
-    write_whole,
 )
 from mmdg_model.training.run_log import RunLog
 from mmdg_model.training.schedule import Schedule
 from mmdg_model.training.scores import ScoreContext, ScoreTable, Split, write_scores
 from mmdg_model.training.scoring import score_split
+from mmdg_model.whole_file import write_whole
 
 
 class Outcome(StrEnum):
@@ -120,17 +121,8 @@ def claim(directory: RunDirectory, config: RunConfig) -> None:
         return
     theirs = directory.read_json(directory.config_file)
     if theirs != ours:
-        differing = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, old, new in _differences(theirs, ours, ""))
-        raise RunDirectoryError(f"{directory.path} holds another run. {differing}. Choose another directory, or go on "
-                                "with the configuration in its run.json")
-
-
-def _differences(theirs: object, ours: object, place: str) -> Iterable[tuple[str, object, object]]:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for key in sorted({*theirs, *ours}):
-            yield from _differences(theirs.get(key), ours.get(key), f"{place}.{key}".lstrip("."))
-    elif theirs != ours:
-        yield place, theirs, ours
+        raise RunDirectoryError(f"{directory.path} holds another run. {differences(theirs, ours)}. Choose another "
+                                "directory, or go on with the configuration in its run.json")
 
 
 class _Training:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +18,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from mmdg_model.checkpoint import BACKBONE_KEY
 from mmdg_model.config import Activation, ConfigError, EmbeddingNorm, ModelConfig, PositionEmbedding
 from mmdg_model.network import MMDG
 from mmdg_model.plain_values import from_plain, to_plain
+from mmdg_model.safetensors_header import BACKBONE_KEY, header_metadata
 from mmdg_model.vit import build_block, build_embedding
+from mmdg_model.whole_file import write_whole
 
 FORMAT_VERSION = 1
 
@@ -132,13 +131,7 @@ def save_backbone(backbone: Backbone, path: Path) -> str:
              "pixel_std": list(backbone.pixel_std), "created_by": backbone.created_by}
     weights = {name: weight.detach().cpu().contiguous() for name, weight in backbone.weights.items()}
     blob = safetensors.torch.save(weights, metadata={BACKBONE_KEY: json.dumps(about, sort_keys=True, allow_nan=False)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(blob)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, blob)
     return hashlib.sha256(blob).hexdigest()
 
 
@@ -155,8 +148,7 @@ def load_backbone(path: Path) -> Backbone:
                             "mmdg import-weights") from error
     try:
         weights = safetensors.torch.load(blob)
-        (header_length,) = struct.unpack_from("<Q", blob)
-        metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
+        metadata = header_metadata(blob)
         about = json.loads(metadata[BACKBONE_KEY]) if BACKBONE_KEY in metadata else None
     except (safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise BackboneError(f"backbone {path}: not a whole safetensors file ({error}); import it again") from error

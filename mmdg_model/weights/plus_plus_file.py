@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +16,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmdg_model.checkpoint import PLUS_PLUS_KEY
+from mmdg_model.safetensors_header import PLUS_PLUS_KEY, header_metadata
 from mmdg_model.scorer import Purpose
 from mmdg_model.weights.released_mmdg_plus_plus import plus_plus_shapes
+from mmdg_model.whole_file import write_whole
 
 FORMAT_VERSION = 1
 
@@ -57,13 +56,7 @@ def save_plus_plus(released: PlusPlusWeights, path: Path) -> str:
     about = {"format_version": FORMAT_VERSION, "sizes": released.sizes, "purpose": str(released.purpose),
              "source_sha256": released.source_sha256}
     blob = safetensors.torch.save(released.weights, metadata={PLUS_PLUS_KEY: json.dumps(about, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(blob)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, blob)
     return hashlib.sha256(blob).hexdigest()
 
 
@@ -76,8 +69,7 @@ def load_plus_plus(path: Path) -> PlusPlusWeights:
     try:
         blob = path.read_bytes()
         weights = safetensors.torch.load(blob)
-        (header_length,) = struct.unpack_from("<Q", blob)
-        metadata = json.loads(blob[8:8 + header_length]).get("__metadata__", {})
+        metadata = header_metadata(blob)
         about = json.loads(metadata[PLUS_PLUS_KEY])
     except (OSError, safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise PlusPlusFileError(f"MMDG++ weights {path}: not a file of mmdg import-weights --layout mmdg_plus_plus "

@@ -41,7 +41,7 @@ def pretrain_command(
                                                                   "none")] = None,
     precision: Annotated[str | None, typer.Option(help="32-true or bf16-mixed, instead of the recipe's")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of initial weights, order, augmentation and masks")] = 0,
-    device: Annotated[str, typer.Option(help="of torch: cpu, cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="of torch; 0 leaves its own choice")] = 0,
     max_minutes: Annotated[float, typer.Option(min=0.0, help="leave off after so long; the same command goes on. 0: no "
                                                              "limit")] = 0.0,
@@ -55,6 +55,7 @@ def pretrain_command(
         raise typer.BadParameter(f"{root} is no folder", param_hint="ROOT")
     try:
         from mmdg_model.training.compute import TrainingDiverged
+        from mmdg_model.training.fabric_compute import ComputeError
         from mmdg_model.training.pretraining import config as configuration
         from mmdg_model.training.pretraining.pretrain import PretrainingSource, pretrain
         from mmdg_model.training.run_directory import RunDirectoryError
@@ -75,7 +76,8 @@ def pretrain_command(
                 config, PretrainingSource(root=root, lists=lists or root / "lists", disjoint_from=disjoint_from or ()),
                 out, device=device, threads=threads, max_seconds=60.0 * max_minutes if max_minutes else float("inf"),
                 on_update=progress)
-    except (configuration.PretrainingError, RunDirectoryError, ManifestError, TrainingDiverged) as error:
+    # PretrainingError and a device of another name are ValueErrors.
+    except (ValueError, ComputeError, RunDirectoryError, ManifestError, TrainingDiverged) as error:
         _fail(str(error))
     sys.stdout.write(json.dumps(_plain(outcome)) + "\n" if as_json else _described(outcome))
     if not outcome.finished:

@@ -10,8 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from mmdg_model.checkpoint import METADATA_KEY, CheckpointError, load_checkpoint, save_checkpoint
+from mmdg_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mmdg_model.inputs import InputSpecification
+from mmdg_model.safetensors_header import METADATA_KEY
 from mmdg_model.scorer import Purpose
 from mmdg_model.test_checkpoint import make_test_checkpoint
 from tests.mmdg_model.builders import MICRO

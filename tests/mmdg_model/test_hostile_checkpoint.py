@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 import safetensors.torch
 
-from mmdg_model.checkpoint import LARGEST_FILE_BYTES, METADATA_KEY, CheckpointError, load_checkpoint
+from mmdg_model.checkpoint import LARGEST_FILE_BYTES, CheckpointError, load_checkpoint
+from mmdg_model.safetensors_header import METADATA_KEY
 from mmdg_model.test_checkpoint import make_test_checkpoint
 from tests.mmdg_model.builders import MICRO
 

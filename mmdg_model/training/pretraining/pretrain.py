@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from mmdg_model.training.fabric_compute import launch
 from mmdg_model.training.pretraining.config import PretrainingConfig, PretrainingError, changed
 from mmdg_model.training.pretraining.crops import UnlabelledCrops, crop_specification, read_crop_lists
-from mmdg_model.training.pretraining.identities import is_simulated, require_disjoint
+from mmdg_model.training.pretraining.identities import require_disjoint
 from mmdg_model.training.pretraining.reconstruction_figure import draw_reconstructions
 from mmdg_model.training.pretraining.report import evaluate, mean_targets
-from mmdg_model.training.pretraining.run import PretrainingFiles, PretrainingRun, compute_for
-from mmdg_model.training.run_directory import write_whole
+from mmdg_model.training.pretraining.run import PretrainingFiles, PretrainingRun
+from mmdg_model.training.run_config import MachineConfig
+from mmdg_model.training.simulated_tree import is_simulated
+from mmdg_model.whole_file import write_whole
 
 #: A killed run loses at most about so much work.
 SAVE_EVERY_S = 60.0
@@ -71,7 +72,7 @@ def pretrain(config: PretrainingConfig, source: PretrainingSource, path: Path, *
         config: what to train; facts of the data are filled in here.
         source: of the crops.
         path: directory of the run.
-        device: of torch. threads: of torch; 0 leaves its own choice.
+        device: `auto`, `cpu` or `cuda`. threads: of torch; 0 leaves its own choice.
         max_seconds: after which to leave off, on disk and able to go on; counted from the call.
         monotonic: clock in seconds.
         save_every_s: how often to save what a killed run goes on from.
@@ -82,14 +83,13 @@ def pretrain(config: PretrainingConfig, source: PretrainingSource, path: Path, *
         TrainingDiverged: a loss is not finite.
     """
     started = saved = monotonic()
-    if threads:
-        torch.set_num_threads(threads)
     others = tuple(require_disjoint(source.root, benchmark) for benchmark in source.disjoint_from)
     lists = read_crop_lists(source.root, source.lists, config.domains)
     config = changed(config, data=lists.fingerprint, simulated=is_simulated(source.root), disjoint_from=others)
     specification = crop_specification(config.model.resolve().image_size)
     crops = UnlabelledCrops(lists.train, specification)
-    run = PretrainingRun(config, crops, path, compute_for(config.precision, device))
+    machine = MachineConfig(root=source.root, lists=source.lists, accelerator=device, threads=threads)
+    run = PretrainingRun(config, crops, path, launch(machine, config.precision))
     if (done := _done(run)) is not None:
         return done
 

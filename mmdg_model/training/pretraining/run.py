@@ -14,11 +14,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -27,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmdg_model.network import MODALITIES
-from mmdg_model.training.compute import Compute, SingleProcess, TrainingDiverged
-from mmdg_model.training.methods.contract import OptimiserConfig
+from mmdg_model.training.compute import Compute, TrainingDiverged
+from mmdg_model.training.environment import describe_machine, program
 from mmdg_model.training.pretraining.config import PretrainingConfig, PretrainingError
 from mmdg_model.training.pretraining.crops import UnlabelledCrops
 from mmdg_model.training.pretraining.masked_autoencoder import (
@@ -42,32 +40,23 @@ from mmdg_model.training.pretraining.masked_autoencoder import (
     Reconstruction,
     build_masked_autoencoder,
 )
+from mmdg_model.training.resume import load_optimiser_state, optimiser_state, under
 from mmdg_model.training.run_directory import (
     RunDirectory,
     RunDirectoryError,
+    differences,
     read_safetensors,
     write_safetensors,
-    write_whole,
 )
+from mmdg_model.training.schedule import Schedule
 from mmdg_model.weights.backbone import Backbone, save_backbone
+from mmdg_model.whole_file import write_whole
 
 #: Moments of AdamW in MAE's pretraining.
 BETAS = (0.9, 0.95)
 
 #: Layout names of the files that come out, by whether the crops were simulated.
 LAYOUTS = {True: "masked_autoencoding_simulated", False: "masked_autoencoding"}
-
-
-class MixedPrecision(SingleProcess):
-    """One process, matrix products in bfloat16, weights and gradients in float32."""
-
-    def autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-
-def compute_for(precision: str, device: str) -> Compute:
-    """Device and precision of a run in one process."""
-    return (MixedPrecision if precision == "bf16-mixed" else SingleProcess)(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +114,11 @@ class PretrainingRun:
         self.network.to(compute.device).train()
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.optimiser.weight_decay),
                                            lr=config.optimiser.learning_rate, betas=BETAS)
+        self.schedule = Schedule(self.optimizer, config.optimiser, self.updates)
         self.update = 0
         self._claim()
         self._resume()
+        self._record_start()
 
     @property
     def updates_per_epoch(self) -> int:
@@ -174,10 +165,11 @@ class PretrainingRun:
 
     def save(self) -> None:
         """Writes what a killed run goes on from, whole or not at all."""
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()})
-        write_safetensors(self.files.state_file, tensors, {"update": str(self.update), "run": self.config.hash})
+        moments, values = optimiser_state(self.optimizer)
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"optimiser/{place}": tensor for place, tensor in moments.items()}
+        write_safetensors(self.files.state_file, tensors, {
+            "update": str(self.update), "run": self.config.hash, "optimiser_values": json.dumps(values)})
 
     def write_backbone(self) -> str:
         """Writes the encoder as a backbone file; returns its SHA-256."""
@@ -193,7 +185,7 @@ class PretrainingRun:
                      self.network.encoder.state_dict().items()},
             source_sha256=self.config.data, pixel_mean=(specification.colour_mean / 255.0,) * 3,
             pixel_std=(specification.colour_scale / 255.0,) * 3,
-            created_by=f"mmdg pretrain {_version('mmdg-live')}, run {self.config.hash}, {self.update} of "
+            created_by=f"{program()}, mmdg pretrain, run {self.config.hash}, {self.update} of "
                        f"{self.updates} updates on {what} without labels")
 
     def write_done(self) -> None:
@@ -204,9 +196,7 @@ class PretrainingRun:
         self.files.state_file.unlink(missing_ok=True)
 
     def _step(self, batch: MaskedBatch) -> dict[str, float | None]:
-        rate = learning_rate(self.config.optimiser, self.update, self.updates)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = self.schedule.set(self.update)
         self.optimizer.zero_grad(set_to_none=True)
         with self.compute.autocast(), self._attention():
             made = self.network(batch)
@@ -246,16 +236,19 @@ class PretrainingRun:
     def _claim(self) -> None:
         text, path = self.config.to_json(), self.files.config_file
         if path.is_file():
-            if (stored := path.read_text(encoding="utf-8")) != text:
-                raise PretrainingError(f"{path} is another run: {_differences(stored, text)}; name another directory "
-                                       "or take the run's own settings")
+            if (stored := self.files.directory.read_json(path)) != json.loads(text):
+                raise PretrainingError(f"{path} is another run: {differences(stored, json.loads(text))}; name another "
+                                       "directory or take the run's own settings")
         elif self.files.path.is_dir() and any(self.files.path.iterdir()):
             raise PretrainingError(f"{self.files.path} is not empty and no pretraining run; name another directory")
         else:
             write_whole(path, text.encode())
+
+    def _record_start(self) -> None:
         environment = self.files.directory.environment_file
         starts = self.files.directory.read_json(environment) if environment.is_file() else []
-        write_whole(environment, json.dumps([*starts, _environment(self.compute)], indent=2).encode())
+        starts.append(describe_machine(self.compute, first_update=self.update))
+        write_whole(environment, json.dumps(starts, indent=2).encode())
         write_whole(self.files.directory.troubles_file, "".join(
             json.dumps({"file": trouble.path.name, "modality": str(trouble.modality), "kind": str(trouble.kind),
                         "reason": trouble.reason}) + "\n" for trouble in self.crops.troubles).encode())
@@ -270,14 +263,8 @@ class PretrainingRun:
         if metadata.get("run") != self.config.hash:
             raise PretrainingError(f"{self.files.state_file} is of run {metadata.get('run')!r}, this is "
                                    f"{self.config.hash}; remove it to start again")
-        self.network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in tensors.items()
-                                      if name.startswith("network.")})
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, what = name.split(".")
-                moments.setdefault(int(index), {})[what] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.network.load_state_dict(under(tensors, "network/"))
+        load_optimiser_state(self.optimizer, under(tensors, "optimiser/"), json.loads(metadata["optimiser_values"]))
         self.update = int(metadata["update"])
 
     def _open_metrics(self) -> Any:
@@ -286,15 +273,6 @@ class PretrainingRun:
         kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:self.update] if path.is_file() else []
         write_whole(path, "".join(kept).encode())
         return path.open("a", encoding="utf-8")
-
-
-def learning_rate(config: OptimiserConfig, update: int, updates: int) -> float:
-    """Of an update counted from 0: a linear rise, then a half cosine down to the final share at the last update."""
-    if update < config.warmup_updates:
-        return config.learning_rate * (update + 1) / config.warmup_updates
-    share = (update - config.warmup_updates) / max(1, updates - 1 - config.warmup_updates)
-    low = config.final_rate_share
-    return config.learning_rate * (low + (1.0 - low) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share))))
 
 
 def _parameter_groups(network: MaskedAutoencoder, weight_decay: float) -> list[dict[str, Any]]:
@@ -316,24 +294,3 @@ def _by_modality(errors: Errors, made: Reconstruction) -> dict[str, float | None
     scalars["cross_modal"] = float(errors.across.detach().mean()) if len(errors.across) else None
     scalars["class_token"] = float(errors.class_token.detach().mean())
     return scalars
-
-
-def _differences(stored: str, ours: str) -> str:
-    try:
-        theirs, wanted = json.loads(stored), json.loads(ours)
-        keys = [key for key in wanted if theirs.get(key) != wanted[key]]
-    except (ValueError, AttributeError):
-        return "its configuration is not readable"
-    return "; ".join(f"{key} is {json.dumps(theirs.get(key))}, asked for {json.dumps(wanted[key])}" for key in keys)
-
-
-def _environment(compute: Compute) -> dict[str, Any]:
-    return {"mmdg-live": _version("mmdg-live"), "torch": torch.__version__, "python": platform.python_version(),
-            "machine": platform.machine(), "device": str(compute.device), "threads": torch.get_num_threads()}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -22,8 +22,8 @@ from mmdg_model.training.report.tables import (
     significance_table,
     species_table,
 )
-from mmdg_model.training.run_directory import write_whole
 from mmdg_model.training.significance import PIPELINE_CHECK
+from mmdg_model.whole_file import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,13 @@ import torch
 from mmdg_model.architectures import Architecture, architecture_of, build, config_from_dict
 from mmdg_model.backends import make_scorer
 from mmdg_model.backends.openvino_export import ExportError, export_openvino
-from mmdg_model.checkpoint import METADATA_KEY, Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from mmdg_model.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from mmdg_model.config import ModelConfig
 from mmdg_model.explain import explain_crops
 from mmdg_model.inputs import prepare
 from mmdg_model.mmdg_plus_plus.config import MMDGPlusPlusConfig
 from mmdg_model.mmdg_plus_plus.network import MMDGPlusPlus, input_specification
+from mmdg_model.safetensors_header import METADATA_KEY
 from mmdg_model.scorer import KnownAnswerError, Purpose
 from mmdg_model.test_checkpoint import make_test_checkpoint
 from mmdg_model.torch_scorer import TorchScorer, build_network, measure_known_answer

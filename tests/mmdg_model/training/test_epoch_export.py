@@ -1,6 +1,5 @@
 """A run of the real method on a simulated tree, exported, loaded and scored as live crops are."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from mmdg_model.training.assemble import run_training
 from mmdg_model.training.epoch_export import export_epoch, live_specification
 from mmdg_model.training.run_directory import RunDirectory, RunDirectoryError
 from tests.mmdg_model.training.toy_run import toy_train
-from tests.mmdg_model.training.trees import TOY_MODEL, machine_of, small_tree, toy_run
+from tests.mmdg_model.training.trees import TOY_MODEL, machine_of, mark_simulated, small_tree, toy_run
 
 #: How the levels of the simulated tree were made of metres.
 WRITTEN_AS = InputSpecification(image_size=32, depth_near_m=0.12, depth_range_m=0.3)
@@ -35,7 +34,7 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope="module")
 def simulated_run(tree, tmp_path_factory):
     run = RunDirectory(tmp_path_factory.mktemp("run"))
-    (tree / "simulated.json").write_text(json.dumps({"inputs": WRITTEN_AS.to_dict()}))
+    mark_simulated(tree, inputs=WRITTEN_AS)
     run_training(run, small_run(), machine_of(tree, threads=1))
     (tree / "simulated.json").unlink()
     return run

@@ -9,14 +9,10 @@ from mmdg_model.inputs import DepthEncoding, InputSpecification, prepare
 from mmdg_model.scorer import CropPlanes, Modality
 from mmdg_model.training.manifests import read_manifests
 from mmdg_model.training.protocols import (
-    PROTOCOL_1,
-    PROTOCOL_2,
     PROTOCOL_3,
     SUB_PROTOCOLS,
     ProtocolError,
     Scenario,
-    evaluations,
-    protocol_2_means,
     sub_protocol,
     withhold,
 )
@@ -74,7 +70,6 @@ def test_protocol_3_pools_its_targets_in_one_test(written):
     for each in PROTOCOL_3:
         pool = each.test_samples(written)
         assert len(pool) == sum(len(written[domain, Split.TEST]) for domain in each.targets)
-        assert [(one.scenario, one.number) for one in evaluations(each, "h")] == [(Scenario.COMPLETE, 3)]
 
 
 def test_a_list_that_was_not_read(written):
@@ -111,33 +106,3 @@ def test_withheld_inputs_are_absent_and_the_others_untouched(crop, scenario, lef
     assert np.array_equal(first.planes, second.planes)
     assert np.array_equal(first.planes[:, left], whole.planes[:, left])
     assert withhold(crop, scenario).modalities == tuple(m for m, is_left in zip(Modality, left, strict=True) if is_left)
-
-
-def results():
-    return {each: 10.0 * index + PROTOCOL_1.index(trained)
-            for trained in PROTOCOL_1 for index, each in enumerate(evaluations(trained, f"hash of {trained.name}"))}
-
-
-def test_protocol_2_tests_protocol_1s_checkpoints_again_and_averages():
-    assert [each.number for each in evaluations(PROTOCOL_1[0], "h")] == [1, 2, 2, 2]
-    assert protocol_2_means(results()) == dict(zip(PROTOCOL_2, (11.5, 21.5, 31.5), strict=True))
-
-
-def changed(position, **changes):
-    measured = results()
-    old = list(measured)[position]
-    value = measured.pop(old)
-    new = type(old)(**{**{name: getattr(old, name) for name in ("sub_protocol", "scenario", "model_hash")}, **changes})
-    return measured | {new: value}
-
-
-@pytest.mark.parametrize(("measured", "complaint"), [
-    (changed(2, model_hash="other"), "CPS_W, missing_infrared: checkpoint other, but Protocol 1 tested hash of CPS_W"),
-    (changed(0, scenario=Scenario.MISSING_DEPTH, model_hash="x"), "CPS_W has two results of missing_depth"),
-    ({each: 1.0 for each in results() if each.scenario is not Scenario.MISSING_DEPTH}, "no result of missing_depth"),
-    ({each: 1.0 for each in results() if each.scenario is not Scenario.COMPLETE}, "CPS_W has no result of complete"),
-    ({**results(), next(iter(results())): float("nan")}, "CPS_W, complete: nan is no result"),
-])
-def test_results_that_are_no_protocol_2(measured, complaint):
-    with pytest.raises(ProtocolError, match=complaint):
-        protocol_2_means(measured)

@@ -28,10 +28,11 @@ from mmdg_model.training.protocols import WITHHELD, Scenario, sub_protocol
 from mmdg_model.training.run_assembly import Opened, Surveyed
 from mmdg_model.training.run_config import RunConfig
 from mmdg_model.training.run_data import ScoringBatch
-from mmdg_model.training.run_directory import RunDirectory, write_whole
+from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.training.samples import UNKNOWN, Domain, Sample, Split
 from mmdg_model.training.scores import BONA_FIDE, ScoreTable, subset_name
 from mmdg_model.training.ssp_loss import DomainClasses
+from mmdg_model.whole_file import write_whole
 
 SIDE = 2
 SPECIES = (BONA_FIDE, "print", "replay", "mask")

@@ -1,15 +1,18 @@
 """Lists in the form of the public ones, and small trees of the data sets' own layouts, made by the tests."""
 
+import json
 import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from mmdg_model.inputs import InputSpecification
 from mmdg_model.training.casia_surf import SPECIES as SURF_ATTACKS
 from mmdg_model.training.manifests import COUNTS, list_path
 from mmdg_model.training.run_config import AugmentationConfig, MachineConfig, ModelChoice, RecipeConfig, RunConfig
 from mmdg_model.training.samples import Domain, Split
+from mmdg_model.training.simulated_tree import MARK
 
 SENSORS = {Domain.CASIA_SURF: ("color", "depth", "ir"), Domain.CEFA: ("profile", "depth", "ir"),
            Domain.WMCA: ("color", "depth", "ir")}
@@ -131,3 +134,10 @@ def toy_run(protocol="CPS_W", *, augmentation=None, seed=0, **recipe):
 def machine_of(root, **changes):
     """Where `small_tree` put everything, loading in the process itself."""
     return MachineConfig(**({"root": root, "lists": root / "lists", "accelerator": "cpu"} | changes))
+
+
+def mark_simulated(root, *, identities=None, inputs=None, seed=0):
+    """The mark that `mmdg simulate benchmark` leaves, as far as readers use it."""
+    (root / MARK).write_text(json.dumps({
+        "simulated": True, "program": "a test", "seed": seed, "specification_sha256": "0" * 64, "counts": {},
+        "inputs": (inputs or InputSpecification()).to_dict(), "identities": identities or {}}))

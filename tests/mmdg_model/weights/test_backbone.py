@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from mmdg_model.checkpoint import BACKBONE_KEY
 from mmdg_model.config import ConfigError, EmbeddingNorm, ModelConfig
+from mmdg_model.safetensors_header import BACKBONE_KEY
 from mmdg_model.test_checkpoint import make_test_checkpoint
 from mmdg_model.weights.backbone import (
     BACKBONE_FIELDS,

@@ -6,7 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from mmdg_model.checkpoint import PLUS_PLUS_KEY, CheckpointError, load_checkpoint
+from mmdg_model.checkpoint import CheckpointError, load_checkpoint
+from mmdg_model.safetensors_header import PLUS_PLUS_KEY
 from mmdg_model.scorer import Purpose
 from mmdg_model.weights.importing import import_weights
 from mmdg_model.weights.layout import LayoutMismatchError, Result, WeightImportError

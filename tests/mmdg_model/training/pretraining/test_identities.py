@@ -1,57 +1,46 @@
-import json
-
 import pytest
 
 from mmdg_model.training.pretraining.config import PretrainingError
-from mmdg_model.training.pretraining.identities import is_simulated, require_disjoint, stated_identities
+from mmdg_model.training.pretraining.identities import require_disjoint, stated_identities
+from mmdg_model.training.samples import ManifestError
+from mmdg_model.training.simulated_tree import MARK
+from tests.mmdg_model.training.trees import mark_simulated
 
 
-def tree(root, about):
+def tree(root, identities, **changes):
     root.mkdir()
-    (root / "simulated.json").write_text(about if isinstance(about, str) else json.dumps(about))
+    mark_simulated(root, identities=identities, **changes)
     return root
 
 
-@pytest.mark.parametrize(("stated", "expected"), [
-    ([1, 2], {"1", "2"}),
-    (["C-001", 7], {"C-001", "7"}),
-    ({"first": 3, "last": 5}, {"3", "4", "5"}),
-    ({"C": {"train": [1], "val": [2]}, "W": {"train": {"first": 8, "last": 9}}}, {"1", "2", "8", "9"}),
-    ({"C-train": [1], "C-val": []}, {"1"}),
-])
-def test_known_forms(tmp_path, stated, expected):
-    assert stated_identities(tree(tmp_path / "t", {"identities": stated, "seed": 1})) == expected
+def test_identities_of_all_lists_count(tmp_path):
+    stated = {"C": {"train": [1], "val": [2]}, "W": {"train": [8, 9]}}
+    assert stated_identities(tree(tmp_path / "t", stated)) == {1, 2, 8, 9}
 
 
-@pytest.mark.parametrize(("about", "message"), [
-    ({}, "states no identities"), ({"identities": []}, "states no identities"), ({"identities": {}}, "states no"),
-    ("no json", "not readable JSON"), ("[1]", "states no identities"), ({"identities": 5}, "identities hold 5"),
-    ({"identities": [True]}, "identities hold"), ({"identities": [1.5]}, "identities hold"),
-    ({"identities": {"first": 5, "last": 3}}, "first at most last"),
-    ({"identities": {"first": 0, "last": 10**12}}, "first at most last"),
-    ({"identities": {"first": "a", "last": 3}}, "whole numbers"),
-])
-def test_unknown_is_not_disjoint(tmp_path, about, message):
-    benchmark = tree(tmp_path / "b", {"identities": [1]})
-    with pytest.raises(PretrainingError, match=message):
-        require_disjoint(tree(tmp_path / "t", about), benchmark)
+def test_unknown_is_not_disjoint(tmp_path):
+    benchmark = tree(tmp_path / "b", {"C": {"train": [1]}})
+    with pytest.raises(PretrainingError, match="states no identities"):
+        require_disjoint(tree(tmp_path / "t", {}), benchmark)
+    (tmp_path / "t" / MARK).write_text("no json")
+    with pytest.raises(ManifestError, match="cannot be read"):
+        require_disjoint(tmp_path / "t", benchmark)
 
 
-def test_a_tree_without_the_marker_cannot_be_compared(tmp_path):
+def test_a_tree_without_the_mark_cannot_be_compared(tmp_path):
     (tmp_path / "real").mkdir()
-    assert not is_simulated(tmp_path / "real")
     with pytest.raises(PretrainingError, match="nobody knows who is in"):
-        require_disjoint(tmp_path / "real", tree(tmp_path / "b", {"identities": [1]}))
+        require_disjoint(tmp_path / "real", tree(tmp_path / "b", {"C": {"train": [1]}}))
 
 
 def test_shared_people_are_refused_by_name(tmp_path):
-    ours = tree(tmp_path / "t", {"identities": {"C": {"train": [1, 2]}, "S": {"val": [3]}}})
+    ours = tree(tmp_path / "t", {"C": {"train": [1, 2]}, "S": {"val": [3]}})
     with pytest.raises(PretrainingError, match=r"share 1 identities \(3\).*another seed"):
-        require_disjoint(ours, tree(tmp_path / "b", {"identities": {"first": 3, "last": 9}}))
+        require_disjoint(ours, tree(tmp_path / "b", {"P": {"test": [3, 9]}}))
 
 
 def test_other_people_are_recorded_by_the_benchmarks_hash(tmp_path):
-    ours = tree(tmp_path / "t", {"identities": [1, 2]})
-    one, two = (require_disjoint(ours, tree(tmp_path / name, {"identities": [8], "name": name})) for name in "ab")
+    ours = tree(tmp_path / "t", {"C": {"train": [1, 2]}})
+    one, two = (require_disjoint(ours, tree(tmp_path / f"{seed}", {"C": {"test": [8]}}, seed=seed)) for seed in (1, 2))
     assert len(one) == 64
     assert one != two
