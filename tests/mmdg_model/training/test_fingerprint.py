@@ -1,6 +1,5 @@
 """Whatever decides the samples changes the fingerprint; where the tree lies does not."""
 
-import shutil
 
 import pytest
 
@@ -8,19 +7,6 @@ from mmdg_model.scorer import Modality
 from mmdg_model.training.fingerprint import MISSING, file_sizes, fingerprint, require_tree
 from mmdg_model.training.manifests import list_path, read_list
 from mmdg_model.training.samples import Domain, ManifestError, Presentation, Split
-from tests.mmdg_model.training.trees import small_tree
-
-
-@pytest.fixture(scope="module")
-def whole_tree(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tree")
-    small_tree(root)
-    return root
-
-
-@pytest.fixture
-def tree(whole_tree, tmp_path):
-    return shutil.copytree(whole_tree, tmp_path / "tree")
 
 
 def print_of(root, metadata=None):

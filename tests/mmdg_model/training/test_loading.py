@@ -24,7 +24,6 @@ from tests.mmdg_model.training.trees import (
     lines_of,
     machine_of,
     picture,
-    small_tree,
     toy_run,
     trial,
     write_jpeg,
@@ -32,19 +31,6 @@ from tests.mmdg_model.training.trees import (
 )
 
 SIZE = 32
-
-
-@pytest.fixture(scope="module")
-def whole_tree(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tree")
-    small_tree(root)
-    return root
-
-
-@pytest.fixture
-def tree(whole_tree, tmp_path):
-    """A copy that the test may damage."""
-    return shutil.copytree(whole_tree, tmp_path / "tree")
 
 
 def open_data(root, config=None, *, rank=0, world_size=1, **machine):
