@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from mmdg_model.config import ModelConfig
+from mmdg_model.training.compute import Compute
 from mmdg_model.training.fabric_compute import FabricCompute, launch
 from mmdg_model.training.methods import registry
 from mmdg_model.training.methods.contract import Method, MethodContext
@@ -24,7 +26,7 @@ from mmdg_model.weights.backbone import Backbone, load_backbone
 
 
 class OpenData(Protocol):
-    """Opens the samples of a run for one process."""
+    """Opens the samples of a run for one process. Raises `RunConfigError` where `config.data` is of others."""
 
     def __call__(self, config: RunConfig, machine: MachineConfig, *, rank: int, world_size: int) -> RunData: ...
 
@@ -41,6 +43,13 @@ def open_listed_data(config: RunConfig, machine: MachineConfig, *, rank: int, wo
 def build_registered(config: RunConfig, context: MethodContext) -> Method:
     """The method of the registry. Raises `registry.MethodError`."""
     return registry.build(config.method, config.settings, context)
+
+
+def method_context(config: RunConfig, data: RunData, compute: Compute, *, backbone: Backbone | None,
+                   model: ModelConfig | None = None) -> MethodContext:
+    """What a run's method is built from; `model` in place of the configuration's own where it is only to score."""
+    return MethodContext(model=model or config.model.resolve(), inputs=data.inputs, classes=data.classes,
+                         optimiser=config.optimiser, backbone=backbone, compute=compute, seed=config.seed)
 
 
 def backbone_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Backbone | None]:
@@ -89,16 +98,10 @@ def run_training(directory: RunDirectory, config: RunConfig, machine: MachineCon
     with contextlib.ExitStack() as closing:
         closing.callback(compute.close)
         data = open_data(config, machine, rank=compute.rank, world_size=compute.world_size)
-        if config.data not in ("", data.fingerprint):
-            raise RunConfigError(f"run configuration: data is {config.data}, but the lists and files found are "
-                                 f"{data.fingerprint}; they have changed: put them back, or leave the key empty and "
-                                 "train in a new directory")
         config = dataclasses.replace(config, data=data.fingerprint)
         closing.callback(data.close)
         claim(directory, config)
-        method = build_method(config, MethodContext(
-            model=config.model.resolve(), inputs=data.inputs, classes=data.classes, optimiser=config.optimiser,
-            backbone=backbone, compute=compute, seed=config.seed))
+        method = build_method(config, method_context(config, data, compute, backbone=backbone))
         if on_start is not None and compute.rank == 0:
             on_start(config, data, compute)
         return train(directory, config, machine, data=data, method=method, compute=compute,

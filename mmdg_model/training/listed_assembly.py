@@ -6,26 +6,28 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 import msgspec
 from rich.console import Console
 
 from mmdg_model.config import TrainableParts
-from mmdg_model.training.assemble import backbone_of, build_registered, open_listed_data, run_training
+from mmdg_model.training.assemble import (
+    backbone_of,
+    build_registered,
+    method_context,
+    open_listed_data,
+    run_training,
+)
 from mmdg_model.training.fabric_compute import launch
 from mmdg_model.training.job import main
 from mmdg_model.training.loading import ListedData
-from mmdg_model.training.methods.contract import MethodContext
 from mmdg_model.training.progress import ConsoleReporter
 from mmdg_model.training.run_assembly import Opened, Surveyed
 from mmdg_model.training.run_config import MachineConfig, RunConfig
 from mmdg_model.training.run_directory import RunDirectory, RunDirectoryError
 from mmdg_model.training.scoring import score_split
+from mmdg_model.training.stop_signals import stop_on_signals
 from mmdg_model.training.trainer import Length, Outcome
 
 #: Starts a job when its directory is appended.
@@ -47,8 +49,8 @@ class ListedAssembly:
 
     def train(self, directory: RunDirectory, config: RunConfig, machine: MachineConfig) -> None:
         """Raises what `assemble.run_training` does."""
-        with _stop_on_interrupt() as stopping, ConsoleReporter(Console(stderr=True)) as reporter:
-            outcome = run_training(directory, config, machine, reporter=reporter, stop=lambda: bool(stopping))
+        with ConsoleReporter(Console(stderr=True)) as reporter, stop_on_signals(reporter.note) as stop:
+            outcome = run_training(directory, config, machine, reporter=reporter, stop=stop)
         if outcome is Outcome.INTERRUPTED:
             raise KeyboardInterrupt
 
@@ -58,9 +60,7 @@ class ListedAssembly:
         compute = launch(dataclasses.replace(machine, devices=1, nodes=1), config.precision)
         data = open_listed_data(config, machine, rank=0, world_size=1)
         model = dataclasses.replace(config.model.resolve(), trainable_parts=TrainableParts.EVERYTHING)
-        method = build_registered(config, MethodContext(
-            model=model, inputs=data.inputs, classes=data.classes, optimiser=config.optimiser, backbone=None,
-            compute=compute, seed=config.seed))
+        method = build_registered(config, method_context(config, data, compute, backbone=None, model=model))
         return Opened(data=data, method=method, compute=compute, score_split=score_split)
 
 
@@ -76,23 +76,6 @@ def machine_of(directory: RunDirectory) -> MachineConfig:
     except (KeyError, IndexError, TypeError, ValueError, msgspec.ValidationError) as error:
         raise RunDirectoryError(f"{directory.environment_file} does not say where the data lay ({error!r}); name "
                                 "--data and --lists") from error
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[list[int]]:
-    """A list that is filled at the first SIGINT, so that an update ends before the run does; a second one raises."""
-    stopping: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if stopping:
-            signal.default_int_handler(number, frame)
-        stopping.append(number)
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield stopping
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

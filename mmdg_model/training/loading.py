@@ -17,14 +17,13 @@ import torch
 
 from mmdg_model.inputs import DepthEncoding, InputSpecification, PreparedInputs
 from mmdg_model.network import LIVE_COLUMN
-from mmdg_model.training import padisi
 from mmdg_model.training.augmentation import DrawKey
 from mmdg_model.training.batch_loader import BatchLoader
 from mmdg_model.training.decoding import FileTrouble, TroubleLog
 from mmdg_model.training.epoch_order import EpochOrder, check_rank, share
 from mmdg_model.training.fingerprint import file_sizes, fingerprint, require_tree
 from mmdg_model.training.level_cache import CacheIndex, CacheLevels
-from mmdg_model.training.manifests import Manifests, Metadata, list_path, read_list, read_metadata
+from mmdg_model.training.manifests import Manifests, Metadata, list_path, read_manifests, read_metadata
 from mmdg_model.training.methods.contract import TrainingBatch
 from mmdg_model.training.protocols import Scenario, SubProtocol, sub_protocol
 from mmdg_model.training.run_config import MachineConfig, RunConfig, RunConfigError
@@ -102,7 +101,8 @@ class ListedData:
             image_size=model.image_size, depth_encoding=DepthEncoding.IDENTITY_8BIT,
             infrared_encoding=config.inputs.infrared, absence=model.absence)
         data = cls(config, machine, rank=rank, world_size=world_size, protocol=protocol, metadata=metadata,
-                   manifests=_read(machine, protocol.sources, (Split.TRAIN, Split.VALIDATION), metadata),
+                   manifests=read_manifests(machine.root, machine.lists, domains=protocol.sources,
+                                            splits=(Split.TRAIN, Split.VALIDATION), metadata=metadata),
                    inputs=inputs, clock_s=clock_s)
         if config.data not in ("", data.fingerprint):
             raise RunConfigError(f"run configuration: data is {config.data}, but the lists of {machine.lists} and "
@@ -127,8 +127,9 @@ class ListedData:
         Raises:
             ManifestError: see `open`.
         """
-        samples = self._protocol.test_samples(_read(self._machine, self._protocol.targets, (Split.TEST,),
-                                                    self._metadata))
+        samples = self._protocol.test_samples(read_manifests(
+            self._machine.root, self._machine.lists, domains=self._protocol.targets, splits=(Split.TEST,),
+            metadata=self._metadata))
         require_tree(samples, file_sizes(samples), self._machine.root)
         return samples
 
@@ -227,14 +228,6 @@ class ListedData:
         label, domain, source = (torch.tensor(column, dtype=torch.int64) for column in columns)
         batch = TrainingBatch(loaded.planes, loaded.present, label, domain, source)
         return TrainingBatch(*(tensor.pin_memory() for tensor in batch)) if self._pin else batch
-
-
-def _read(machine: MachineConfig, domains: Sequence[Domain], splits: Sequence[Split], metadata: Metadata) -> Manifests:
-    """These lists and no others."""
-    files = padisi.find_files(machine.root) if Domain.PADISI in domains else {}
-    return {(domain, split): read_list(list_path(machine.lists, domain, split), machine.root, domain, split,
-                                       metadata=metadata, padisi_files=files)
-            for domain in domains for split in splits}
 
 
 def _checked_fingerprint(machine: MachineConfig, lists: Sequence[tuple[Domain, Split]],

@@ -52,13 +52,13 @@ def list_path(lists: Path, domain: Domain, split: Split) -> Path:
 
 
 def read_manifests(root: Path, lists: Path, *, domains: Collection[Domain] = tuple(Domain),
-                   metadata: Metadata | None = None) -> Manifests:
-    """All lists of some domains.
+                   splits: Collection[Split] = tuple(Split), metadata: Metadata | None = None) -> Manifests:
+    """Some lists of some domains; no other is opened.
 
     Args:
         root: the data root that the lists' paths start from.
         lists: the folder of the twelve list files.
-        domains: which to read.
+        domains, splits: which to read.
         metadata: of `read_metadata`; fills in what paths do not tell.
 
     Raises:
@@ -67,7 +67,7 @@ def read_manifests(root: Path, lists: Path, *, domains: Collection[Domain] = tup
     files = padisi.find_files(root) if Domain.PADISI in domains else {}
     return {(domain, split): read_list(list_path(lists, domain, split), root, domain, split, metadata=metadata,
                                        padisi_files=files)
-            for domain in domains for split in Split}
+            for domain in domains for split in splits}
 
 
 def read_list(path: Path, root: Path, domain: Domain, split: Split, *, metadata: Metadata | None = None,

@@ -163,14 +163,9 @@ class StepGradients:
 
     def add(self, batch: BatchGradients) -> None:
         """Counts a batch, by its number of samples."""
-        # A running mean, not a sum: the only batch of a step stays what autograd gave, bit for bit.
         share = float(batch.statistics.samples / (self.statistics.samples + batch.statistics.samples))
         for means, gradients in ((self.by_modality, batch.gradients.by_modality), (self.plain, batch.gradients.plain)):
-            for name in means.keys() - gradients.keys():
-                means[name] = means[name] * (1.0 - share)
-            for name, gradient in gradients.items():
-                mean = means.get(name, 0.0)
-                means[name] = gradient if share == 1.0 else mean + share * (gradient - mean)
+            add_to_means(means, gradients, share)
         self.statistics = StepStatistics(*(mine + its for mine, its in zip(self.statistics, batch.statistics,
                                                                           strict=True)))
 
@@ -258,6 +253,23 @@ def _certainty(statistics: StepStatistics, config: ReGradConfig) -> list[float]:
     # Rounding may carry a certainty of 1 past it.
     certainty: list[float] = torch.where(counts_M > 0, mean_M, 1.0).clamp(0.0, 1.0).tolist()
     return certainty
+
+
+def add_to_means(means: dict[str, Tensor], gradients: Mapping[str, Tensor], share: float) -> None:
+    """Joins a batch's gradients to the means so far, in place; what is missing on either side counts as zeros.
+
+    A running mean, not a sum: the only batch of a step stays what autograd gave, bit for bit.
+
+    Args:
+        means: over the samples so far.
+        gradients: over the batch's samples.
+        share: of the batch among all samples, it included; 1 for the first.
+    """
+    for name in means.keys() - gradients.keys():
+        means[name] = means[name] * (1.0 - share)
+    for name, gradient in gradients.items():
+        mean = means.get(name, 0.0)
+        means[name] = gradient if share == 1.0 else mean + share * (gradient - mean)
 
 
 def assign_gradients(trainable: Mapping[str, nn.Parameter], gradients: Mapping[str, Tensor]) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -95,6 +93,7 @@ def train_command(
     from mmdg_model.training.progress import ConsoleReporter, Silent
     from mmdg_model.training.run_config import MachineConfig, RunConfigError
     from mmdg_model.training.run_directory import RunDirectory
+    from mmdg_model.training.stop_signals import stop_on_signals
     from mmdg_model.training.trainer import Outcome
 
     named = {"method": method, "protocol": protocol, "seed": seed, "precision": precision}
@@ -110,7 +109,7 @@ def train_command(
     try:
         with ConsoleReporter(console) as console_reporter:
             reporter = console_reporter if is_first_process() else Silent()
-            with _stop_on_signals(reporter.note) as stopped:
+            with stop_on_signals(reporter.note) as stopped:
                 outcome = run_training(
                     directory, chosen, machine, reporter=reporter, stop=stopped,
                     on_start=lambda config, data, compute: reporter.note(summary(config, data, compute, machine)))
@@ -236,26 +235,6 @@ def export_command(
                                      "purpose": str(written.purpose)}) + "\n")
     else:
         sys.stdout.write(f"{out}: epoch {epoch}, purpose {written.purpose}, SHA-256 {written.hash}\n")
-
-
-@contextmanager
-def _stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM once: stop after this update and save. Again: at once, losing what is not saved."""
-    asked = False
-
-    def ask(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        say("stopping after this update; once more to stop at once, which loses what was not saved")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_outcome(outcome: str, directory: Any, as_json: bool) -> None:

@@ -9,6 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor, distributed, nn
 
+from mmdg_model.training.step_gradients import add_to_means
+
 
 @dataclass(eq=False)
 class MeanGradients:
@@ -51,15 +53,8 @@ class MeanGradients:
         self.samples += samples
         share = samples / self.samples
         self.sums = self.sums + samples * torch.stack([losses[name].detach().double() for name in self.terms])
-        for name, gradient in zip(self.trainable, found, strict=True):
-            mean = self.gradients.get(name)
-            # A running mean, not a sum: the only batch of an update stays what autograd gave, bit for bit.
-            if gradient is None:
-                if mean is not None:
-                    self.gradients[name] = mean * (1.0 - share)
-            else:
-                self.gradients[name] = gradient if share == 1.0 else torch.lerp(
-                    torch.zeros_like(gradient) if mean is None else mean, gradient, share)
+        add_to_means(self.gradients, {name: gradient for name, gradient in zip(self.trainable, found, strict=True)
+                                      if gradient is not None}, share)
 
     def all_reduce(self, group: distributed.ProcessGroup | None = None) -> None:
         """Joins all processes of the group in one message: afterwards equal in each, bit for bit.

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from mmdg_model.inputs import DepthEncoding, InputSpecification, PreparedInputs, prepare
 from mmdg_model.network import MODALITIES
 from mmdg_model.scorer import CropPlanes, Modality
-from mmdg_model.training import padisi
 from mmdg_model.training.decoding import TroubleLog, try_load_sample
-from mmdg_model.training.manifests import list_path, read_list
+from mmdg_model.training.manifests import read_manifests
 from mmdg_model.training.pretraining.config import CropAugmentationConfig, PretrainingError
 from mmdg_model.training.pretraining.masked_autoencoder import MaskedBatch
 from mmdg_model.training.samples import UNKNOWN, Domain, Sample, Split
@@ -75,10 +74,9 @@ def read_crop_lists(root: Path, lists: Path, domains: Sequence[str]) -> CropList
     Raises:
         ManifestError: see `read_list`.
     """
-    padisi_files = padisi.find_files(root) if Domain.PADISI in domains else {}
-    found = {split: unlabelled(sample for domain in domains for sample in read_list(
-        list_path(lists, Domain(domain), split), root, Domain(domain), split, padisi_files=padisi_files))
-        for split in (Split.TRAIN, Split.VALIDATION)}
+    letters, splits = [Domain(domain) for domain in domains], (Split.TRAIN, Split.VALIDATION)
+    manifests = read_manifests(root, lists, domains=letters, splits=splits)
+    found = {split: unlabelled(sample for domain in letters for sample in manifests[domain, split]) for split in splits}
     digest = hashlib.sha256()
     for crop in (*found[Split.TRAIN], *found[Split.VALIDATION]):
         sizes = [_size(crop.files[modality]) for modality in MODALITIES]
