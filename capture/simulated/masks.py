@@ -140,7 +140,7 @@ def put_on(paint: Paint, head: Body, rng: np.random.Generator) -> Body:
             angle, points = rng.uniform(0, 6.3), [start]
             for _ in range(14):
                 angle += rng.normal(0, 0.5)
-                points.append(points[-1] + 9 * np.array([np.cos(angle), np.sin(angle)]))
+                points.append(points[-1] + [6 * np.cos(angle), 9 * np.sin(angle)])
             cv2.polylines(canvas, [np.array(points, np.int32)], False, 1.0, int(rng.integers(4, 9)), cv2.LINE_AA)
         ink = cv2.GaussianBlur(canvas * _face_mask(side, v), (0, 0), 1.2)[..., None] * 0.85
         skin[:] = skin * (1 - ink) + ink * np.array([0.05, 0.06, 0.07, 0.10])

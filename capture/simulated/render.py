@@ -216,7 +216,7 @@ class Stage:
         values = rows[:, :5] + layer.u[:, None] * rows[:, 5:10] + layer.v[:, None] * rows[:, 10:]
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
-        texture = sample(self._texture(layer, focal_px), values[:, 3:])
+        texture = self._albedo(layer, values[:, 3:], focal_px)
         towards_eye = rays.unit_directions[layer.pixel] @ (-rotation).astype(np.float32)
         facing = np.einsum("ij,ij->i", normal, towards_eye)
         veiled = np.float32(1 - material.transmission)
@@ -256,18 +256,27 @@ class Stage:
             self._densities[key] = self.mesh(layer.body, layer.state).texels_per_metre
         return self._densities[key]
 
-    def _texture(self, layer: Layer, focal_px: float) -> Float32:
-        """The body's texture, blurred as far as this layer's pixels are wider than its texels (a pixel is an area)."""
+    def _albedo(self, layer: Layer, texels: Float32, focal_px: float) -> Float32:
+        """The body's texture (N, bands) at `texels` (N, 2), averaged as far as this layer's pixels are wider than its
+        texels (a pixel is an area): halved as often as that goes, then blurred by the rest."""
         texture = self.scene.bodies[layer.body].texture
-        texels = self._density(layer) * float(np.median(layer.depth_m)) / focal_px
-        step = round(4 * np.log2(texels)) if texels > 1 else 0
+        width = self._density(layer) * float(np.median(layer.depth_m[::7])) / focal_px
+        step = max(round(2 * np.log2(width)), 0) if width > 0 else 0
         if not step:
-            return texture
-        key = (layer.body, step)
+            return sample(texture, texels)
+        halved, rest = divmod(step, 2)
+        key = (id(texture), step)
         if key not in self._textures:
-            sigma = 0.4 * np.sqrt(4 ** (step / 4) - 1)
-            self._textures[key] = np.asarray(cv2.GaussianBlur(texture, (0, 0), sigma), np.float32)
-        return self._textures[key]
+            small = texture
+            if halved:
+                rows, columns = (max(n >> halved, 1) for n in texture.shape[:2])
+                small = np.asarray(cv2.resize(texture, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
+            if rest:
+                small = np.asarray(cv2.GaussianBlur(small, (0, 0), 0.4), np.float32)  # 0.4 sqrt(2 - 1)
+            self._textures[key] = small
+        small = self._textures[key]
+        ratio = np.array(small.shape[1::-1], np.float32) / np.array(texture.shape[1::-1], np.float32)
+        return sample(small, (texels + np.float32(0.5)) * ratio - np.float32(0.5))
 
     def _raster(self, layer: Layer, texels: Float32, focal_px: float) -> Float32:
         """What is left of a display's raster of red, green and blue stripes, (N, 3), mean 1: moiré."""
