@@ -116,8 +116,9 @@ class Stage:
         return self._casters[key].cast(pose.rotation.T @ (origin - pose.translation),
                                        directions @ pose.rotation.astype(np.float32))
 
-    def visible(self, view: View, states: list[BodyState]) -> Visible:
-        """Cast the rays of `view` that may meet a body; the wall fills the rest."""
+    def visible(self, view: View, states: list[BodyState], window: tuple[slice, slice] | None = None) -> Visible:
+        """Cast the rays of `view` that may meet a body (of those in the `window` of rows and columns, if there is one);
+        the wall fills the rest."""
         if view not in self._walls:
             self._walls[view] = wall_depth(view, self.scene.wall)
         depth = self._walls[view].copy()
@@ -126,6 +127,10 @@ class Stage:
             mask = np.zeros(depth.shape, np.uint8)
             for number in group:
                 view.mark(mask, states[number].pose.to_world(self.mesh(number, states[number]).vertices))
+            if window is not None:
+                inside = mask[window].copy()
+                mask[:] = 0
+                mask[window] = inside
             return np.flatnonzero(mask)
         chosen = {group: candidates(group) for group in (*self.groups, *self.veil_groups)}
         layers, veils, owner = self._resolve(view.rays, states, depth.reshape(-1), chosen)
@@ -275,8 +280,8 @@ class Stage:
                 small = np.asarray(cv2.GaussianBlur(small, (0, 0), 0.4), np.float32)  # 0.4 sqrt(2 - 1)
             self._textures[key] = small
         small = self._textures[key]
-        ratio = np.array(small.shape[1::-1], np.float32) / np.array(texture.shape[1::-1], np.float32)
-        return sample(small, (texels + np.float32(0.5)) * ratio - np.float32(0.5))
+        ratio = np.array([small.shape[1] / texture.shape[1], small.shape[0] / texture.shape[0]], np.float32)
+        return sample(small, np.asarray((texels + np.float32(0.5)) * ratio - np.float32(0.5), np.float32))
 
     def _raster(self, layer: Layer, texels: Float32, focal_px: float) -> Float32:
         """What is left of a display's raster of red, green and blue stripes, (N, 3), mean 1: moiré."""

@@ -128,7 +128,7 @@ def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -
     scalp = np.float32(complexion.scalp) * _step(line - own.v, 0.0, 0.02)
     hair = np.maximum(brow, scalp)
     if complexion.beard or complexion.moustache:
-        bristles = np.clip(np.float32(0.6) + np.float32(0.5) * _smooth_noise(rng, *size, 3), 0, 1.2)
+        bristles = np.clip(np.float32(0.6) + np.float32(0.5) * _smooth_noise(rng, *size, 2), 0, 1.2)
         grown = np.maximum(np.float32(complexion.beard) * own.beard, np.float32(complexion.moustache) * own.moustache)
         hair = np.maximum(hair, np.clip(grown * bristles, 0, 0.95))
 

@@ -22,7 +22,8 @@ def wall_depth(view: View, wall: Wall) -> Float32:
 
 @lru_cache(maxsize=4)
 def _plaster(seed: int) -> Float32:
-    noise = cv2.GaussianBlur(np.random.default_rng([seed, 1]).standard_normal((256, 256), dtype=np.float32), (0, 0), 2.5)
+    noise = np.random.default_rng([seed, 1]).standard_normal((256, 256), dtype=np.float32)
+    noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), 2.5), np.float32)
     return np.asarray(noise / noise.std(), np.float32)
 
 
