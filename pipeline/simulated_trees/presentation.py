@@ -81,7 +81,9 @@ def presented_scene(recording: Recording) -> Scene:
     person = keyed("person", recording.person)
     scene = make_scene(recording.scene, seed=person & 0x7FFFFFFF,
                        identity=load_heads().family()[recording.head], distance_m=session.distance_m,
-                       physics=recording.physics)
+                       physics=recording.physics, session_seed=session.movement_seed,
+                       instrument_seed=keyed("instrument", recording.noise_seed) & 0x7FFFFFFF,
+                       liveliness=session.liveliness)
 
     # Whatever bears it, the middle of the face dwells where the session says: a sheet's origin is its own middle, a
     # head's lies between its eyes, and the difference would tell them apart by where the box is.
@@ -93,9 +95,7 @@ def presented_scene(recording: Recording) -> Scene:
 
     def body(each: Body) -> Body:
         x, y, z = (float(value) for value in np.array(each.motion.centre_m) + shift)
-        yaw, pitch, roll = each.motion.attitude_rad
-        motion = replace(each.motion, seed=session.movement_seed, centre_m=(x, y, z),
-                         attitude_rad=(yaw * session.liveliness, pitch * session.liveliness, roll))
+        motion = replace(each.motion, seed=session.movement_seed, centre_m=(x, y, z))
         expression = Blinking(session.movement_seed) if isinstance(each.expression, Blinking) else each.expression
         return replace(each, motion=motion, expression=expression)
 
