@@ -69,7 +69,8 @@ class SessionOptions:
         near, far = self.distance_m
         for name, value, low, high in (
                 ("seed", self.seed, 0, 1 << 20), ("frames", self.frames, 1, 10_000),
-                ("frame_rate", self.frame_rate, 0.5, 60), ("distance_m", near, 0.2, 3.0), ("distance_m", far, near, 3.0),
+                ("frame_rate", self.frame_rate, 0.5, 60), ("distance_m", near, 0.2, 3.0),
+                ("distance_m", far, near, 3.0),
                 ("yaw_deg", self.yaw_deg, -60, 60), ("pitch_deg", self.pitch_deg, -60, 60),
                 ("light", self.light, 0.0, 20.0), ("room_infrared", self.room_infrared, 0.0, 20.0),
                 ("noise", self.noise, 0.0, 20.0)):
@@ -118,7 +119,8 @@ def _check_scenes(scenes: Collection[str]) -> None:
     known = (BONA_FIDE, *known_species())
     unknown = [scene for scene in scenes if scene not in known]
     if unknown or not scenes or len(set(scenes)) != len(scenes):
-        raise SimulationError(f"scenes are {', '.join(scenes) or 'none'}; expected some of {', '.join(known)}, each once")
+        raise SimulationError(f"scenes are {', '.join(scenes) or 'none'}; expected some of {', '.join(known)}, each "
+                              "once")
 
 
 def known_species() -> tuple[str, ...]:

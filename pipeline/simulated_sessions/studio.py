@@ -1,4 +1,4 @@
-"""Films and recordings of planned sessions below a folder: over processes, resumable, never mixed with anything else."""
+"""Films and recordings of planned sessions below a folder: parallel, resumable, never mixed with other data."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def camera_factory(name: str) -> CameraFactory:
     Raises:
         SimulationError: it cannot be imported.
     """
-    module, colon, attribute = name.partition(":")
+    module, _, attribute = name.partition(":")
     try:
         factory: CameraFactory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
