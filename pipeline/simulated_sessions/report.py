@@ -16,7 +16,6 @@ from pipeline.simulated_sessions.judging import JudgedSession
 from pipeline.simulated_trees.files import write_whole
 from pipeline.verdict import Verdict
 
-
 _HOW_COUNTED = ("Bounds are one-sided 95 % Clopper-Pearson bounds. An attack session counts towards APCER when it was "
                 "accepted; a bona fide session towards BPCER when it was not: rejected, undecided or without response.")
 _HOW_TIMED = ("Recorded time since the first frame; computing time is not in it. The floor is the fewest frames N with "
