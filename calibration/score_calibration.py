@@ -5,7 +5,8 @@ NumPy and SciPy only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ FloatArray = NDArray[np.float64]
 
 #: Scores so far apart that any scale would do are given this one at most.
 LARGEST_SCALE = 100.0
+#: Nor is any correlation larger than this one: frames would never add up to a decision.
+LARGEST_CORRELATION = 0.99
 
 
 class CalibrationError(ValueError):
@@ -82,7 +85,7 @@ class FrameCorrelation:
     """How alike scores of one session are.
 
     Attributes:
-        within: ρ of an AR(1) fitted to the scores about their session's mean, corrected for the mean's being fitted.
+        within: ρ of an AR(1) fitted to the scores about their session's mean, of the expectation that equals `lag_one`.
         lag_one: what was measured before that correction.
         total: correlation of successive scores about the mean of their class: sessions' own levels included.
         between: share of the variance (about the class's mean) that lies between sessions.
@@ -100,9 +103,9 @@ class FrameCorrelation:
 def frame_correlation(sessions: Sequence[ArrayLike], classes: Sequence[str]) -> FrameCorrelation:
     """Fits an AR(1) to the scores of successive frames, all sessions in one pool.
 
-    The mean of n correlated scores lies nearer to them than their true mean, so the lag-one autocorrelation r about it
-    is too small: E[r] ≈ ρ - (1 + 3ρ) / n (Marriott and Pope, "Bias in the estimation of autocorrelations", 1954;
-    Kendall's note beside it), whence ρ = (n r + 1) / (n - 3). n is the mean length of the sessions.
+    The mean of n correlated scores lies nearer to them than their true mean, so autocorrelations about it are too small
+    (Marriott and Pope, "Bias in the estimation of autocorrelations", 1954). The expected ratio of the pooled moments is
+    known exactly for an AR(1) of these lengths (`expected_lag_one`); ρ is where it equals the one measured.
 
     Args:
         sessions: scores of each session in order; those of fewer than 5 frames are left out.
@@ -123,12 +126,37 @@ def frame_correlation(sessions: Sequence[ArrayLike], classes: Sequence[str]) -> 
     if within <= 0:
         raise CalibrationError("scores never change within a session; correlation cannot be fitted")
     lag_one = _lag_one(about_session)
-    length = float(np.mean([len(scores) for scores, _ in kept]))
-    corrected = (length * lag_one + 1) / (length - 3)
+    lengths = Counter(len(scores) for scores, _ in kept)
     return FrameCorrelation(
-        within=min(max(corrected, 0.0), 0.99), lag_one=lag_one, total=_lag_one(about_class),
+        within=_correlation_behind(lag_one, lengths), lag_one=lag_one, total=_lag_one(about_class),
         between=max(0.0, 1 - within / _mean_square(about_class)), sessions=len(kept),
         pairs=sum(len(scores) - 1 for scores, _ in kept))
+
+
+def expected_lag_one(correlation: float, lengths: Mapping[int, int]) -> float:
+    """Pooled lag-one autocorrelation about sessions' own means that an AR(1) leads to.
+
+    Args:
+        correlation: ρ. lengths: number of sessions by their number of frames.
+    """
+    products = squares = 0.0
+    for length, sessions in lengths.items():
+        apart = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
+        centring = np.eye(length) - 1 / length
+        covariance = centring @ correlation**apart @ centring
+        products += sessions * float(np.trace(covariance, offset=1))
+        squares += sessions * float(np.trace(covariance))
+    terms = sum(sessions * (length - 1) for length, sessions in lengths.items())
+    return products / terms * sum(sessions * length for length, sessions in lengths.items()) / squares
+
+
+def _correlation_behind(lag_one: float, lengths: Mapping[int, int]) -> float:
+    """ρ in [0, LARGEST_CORRELATION] whose expectation is what was measured."""
+    if lag_one <= expected_lag_one(0.0, lengths):
+        return 0.0
+    if lag_one >= expected_lag_one(LARGEST_CORRELATION, lengths):
+        return LARGEST_CORRELATION
+    return float(optimize.brentq(lambda rho: expected_lag_one(rho, lengths) - lag_one, 0.0, LARGEST_CORRELATION))
 
 
 def _mean_square(series: Sequence[FloatArray]) -> float:
