@@ -131,7 +131,7 @@ def load_record(path: Path) -> FilmRecord:
         FilmError: unreadable, or not a film.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return msgspec.json.decode(stored["record"].tobytes(), type=FilmRecord)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         raise FilmError(f"film {path}: {error}; delete it and film again") from error
@@ -147,7 +147,7 @@ def load_film(path: Path) -> Film:
     size, number = record.crop_size, len(record.crop_sequences)
     planes: dict[str, NDArray[Any]] = {}
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             for name in _PLANES:
                 if name not in stored:
                     continue

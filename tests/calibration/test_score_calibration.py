@@ -31,10 +31,10 @@ def test_separated_classes_give_a_finite_scale():
 
 def test_a_session_filmed_longer_weighs_no_more():
     scores, live = normal_scores(0.5, 2_000)
-    often = np.append(scores, np.full(600, scores[~live].max()))
-    labels, weights = np.append(live, np.zeros(600, bool)), np.append(np.ones(2_000), np.full(600, 1 / 600))
+    # One attack session of 600 frames, beside 2,000 sessions of a frame each.
+    often, labels = np.append(scores, np.full(600, 1.0)), np.append(live, np.zeros(600, bool))
     plain, unweighed = platt_scaling(scores, live), platt_scaling(often, labels)
-    found = platt_scaling(often, labels, weights)
+    found = platt_scaling(often, labels, np.append(np.ones(2_000), np.full(600, 1 / 600)))
     assert found.scale == pytest.approx(plain.scale, abs=0.02)
     assert abs(unweighed.scale - plain.scale) > 0.2
 

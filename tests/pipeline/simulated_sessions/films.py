@@ -17,9 +17,9 @@ PERIOD_NS = 100_000_000
 def truth(species="bona_fide", index=0, split="val", **changes):
     values = {"key": f"{split}-{species}-{index:04d}-0", "split": split, "species": species,
               "label": "bona_fide" if species == "bona_fide" else "attack", "person": index, "instrument": "",
-              "head": index, "held_out_head": False, "session": 0, "distance_m": 0.5, "serial": "SIM", "profile": "d4xx",
-              "renderer": "none", "place": 0, "frames": 12, "frame_rate": 10.0, "skin_tone": "light", "hair": "short",
-              "spectacles": False, "beard": False}
+              "head": index, "held_out_head": False, "session": 0, "distance_m": 0.5, "serial": "SIM",
+              "profile": "d4xx", "renderer": "none", "place": 0, "frames": 12, "frame_rate": 10.0, "skin_tone": "light",
+              "hair": "short", "spectacles": False, "beard": False}
     return Truth(**(values | changes))
 
 

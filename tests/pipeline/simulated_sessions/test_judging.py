@@ -53,7 +53,8 @@ def test_a_withheld_modality_is_missed_by_a_policy_that_requires_it():
 
 
 @pytest.mark.parametrize("logits", [
-    [1.0] * 12, [2.0, 1.0, -1.0, 3.0, 2.0, 1.0, 0.5, 2.5, 1.0, -0.5, 1.0, 2.0], [-0.4, 0.3] * 6, [3.0] * 6 + [-4.0] * 6])
+    [1.0] * 12, [2.0, 1.0, -1.0, 3.0, 2.0, 1.0, 0.5, 2.5, 1.0, -0.5, 1.0, 2.0], [-0.4, 0.3] * 6,
+    [3.0] * 6 + [-4.0] * 6])
 @pytest.mark.parametrize("threshold", [4.6, 6.0, 9.0, 14.0])
 def test_a_session_is_accepted_exactly_when_its_peak_reaches_the_bound(logits, threshold):
     film = record()
