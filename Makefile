@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small evaluate-default clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -66,6 +66,27 @@ reproduce-small: set-up  ## Protocol 1 on simulated data: five methods, resumabl
 	$(RUN)/mmdg benchmark --recipe reproduce_small --data '$(SMALL_DATA)' \
 	  --metadata '$(SMALL_DATA)/lists/P-metadata.csv' --cache-mib 512 --out '$(SMALL_RUNS)' $(BENCHMARK_ARGUMENTS)
 	$(RUN)/mmdg report '$(SMALL_RUNS)' --out '$(SMALL_REPORT)'
+
+# EVALUATE_COUNT sessions of each main species are judged, CALIBRATE_COUNT calibrate; EVALUATE_ARGUMENTS such as
+# --jobs 16 or --frames 12 go to the filming. Without a finished run of make train-default the shipped weights are judged.
+DEFAULT_RUN ?= out/default_run
+DEFAULT_CANDIDATE ?= out/default_candidate
+DEFAULT_SESSIONS ?= out/default_sessions
+EVALUATE_COUNT ?= 150
+CALIBRATE_COUNT ?= 40
+WEIGHTS_FILE ?= default.safetensors
+evaluate-default: set-up  ## the default weights on simulated sessions: calibrate, then error rates of decisions (hours)
+	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/val' --split val --count $(CALIBRATE_COUNT) $(EVALUATE_ARGUMENTS)
+	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/test' --split test --count $(EVALUATE_COUNT) $(EVALUATE_ARGUMENTS)
+	model='mmdg_model/shipped/$(WEIGHTS_FILE)'; \
+	if [ -f '$(DEFAULT_RUN)/done.json' ]; then \
+	  $(RUN)/mmdg simulate calibrate '$(DEFAULT_SESSIONS)/val' --model '$(DEFAULT_CANDIDATE)/$(WEIGHTS_FILE)' \
+	    --out '$(DEFAULT_SESSIONS)/operating_point.json'; \
+	  $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' --operating-point '$(DEFAULT_SESSIONS)/operating_point.json' \
+	    --out '$(DEFAULT_SESSIONS)/calibrated'; \
+	  model='$(DEFAULT_SESSIONS)/calibrated/$(WEIGHTS_FILE)'; \
+	fi; \
+	$(RUN)/mmdg simulate evaluate '$(DEFAULT_SESSIONS)/test' --model "$$model" --out '$(DEFAULT_SESSIONS)'
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes

@@ -134,8 +134,8 @@ class SessionEvaluation:
             "simulated": True, "bona_fide": rates(self.live, self.live.bpcer, "bpcer") if self.live.sessions else None,
             "species": {name: rates(each, each.apcer, "apcer") for name, each in self.species.items()},
             "worst_species": self.worst_species,
-            "groups": {attribute: {value: rates(each, each.bpcer, "bpcer") for value, each in values.items()}
-                       for attribute, values in self.groups.items()},
+            "groups": {f"{attribute}: {value}": rates(each, each.bpcer, "bpcer")
+                       for attribute, values in self.groups.items() for value, each in values.items()},
             "worst_groups": self.worst_groups, "accepting": pace(self.accepting), "rejecting": pace(self.rejecting),
             "auc_of_session_means": self.area,
             "frame_correlation": None if correlation is None else {

@@ -2,9 +2,11 @@
 
 import json
 
+import msgspec
 import pytest
 
 from pipeline.policy import SIMULATED_POLICY
+from pipeline.sequential_test import effective_frames
 from pipeline.simulated_sessions.evaluation import evaluate, floor_frames
 from pipeline.simulated_sessions.judging import judge
 from pipeline.simulated_sessions.openings import open_test_set, read_openings
@@ -61,18 +63,17 @@ def test_time_is_compared_with_the_floor_that_correlation_allows(sessions):
     assert found.rejecting.p95_ms == pytest.approx(800)
 
 
-@pytest.mark.parametrize(("correlation", "frames"), [(0.0, 5), (0.5, 5), (0.9, 11), (0.95, 17), (0.999, None)])
-def test_the_floor_grows_with_correlation(correlation, frames):
-    import msgspec
-
+@pytest.mark.parametrize(("correlation", "within"), [(0.0, (5, 5)), (0.5, (5, 5)), (0.9, (6, 20)), (0.95, (12, 40))])
+def test_the_floor_is_the_fewest_frames_whose_evidence_can_reach_the_bound(correlation, within):
     policy = msgspec.structs.replace(POLICY, frame_correlation=correlation)
     found = floor_frames(policy, 5.5, limit=100)
-    if frames is None or correlation in (0.0, 0.5):
-        assert found == frames
-    else:
-        from pipeline.sequential_test import effective_frames
+    assert within[0] <= found <= within[1]
+    assert policy.llr_clip * effective_frames(found, correlation) >= 5.5
+    assert found == policy.min_frames or policy.llr_clip * effective_frames(found - 1, correlation) < 5.5
 
-        assert 4 * effective_frames(found, correlation) >= 5.5 > 4 * effective_frames(found - 1, correlation)
+
+def test_a_bound_out_of_reach_has_no_floor():
+    assert floor_frames(msgspec.structs.replace(POLICY, frame_correlation=0.999), 5.5, limit=100) is None
 
 
 def test_the_report_says_simulated_and_agrees_with_the_figures(sessions, tmp_path):
