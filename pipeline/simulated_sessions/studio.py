@@ -29,8 +29,8 @@ from pipeline.worker_pool import WorkerLostError, work_through
 #: Side of the crops: what the networks of preset `micro` take.
 CROP_SIZE = 112
 INDEX = "index.json"
-#: For the announcement only, from `mmdg simulate films` on a shared two-core machine.
-_SECONDS_A_SESSION, _SECONDS_A_FRAME, _BYTES_A_CROP, _BYTES_A_SET = 1.0, 0.2, 60_000, 1_000_000
+#: For the announcement only: processor time and sizes of twelve films on a shared two-core machine.
+_SECONDS_A_SESSION, _SECONDS_A_FRAME, _BYTES_A_CROP, _BYTES_A_SET = 0.4, 0.16, 45_000, 800_000
 _FILMS, _RECORDINGS = "films", "recordings"
 
 

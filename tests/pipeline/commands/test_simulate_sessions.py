@@ -1,4 +1,4 @@
-"""`mmdg simulate session | films | calibrate | evaluate | sweep` as typed, with random weights of purpose `simulated`."""
+"""`mmdg simulate session | films | calibrate | evaluate | sweep` as typed; random weights of purpose `simulated`."""
 
 import csv
 import dataclasses
@@ -120,7 +120,8 @@ def test_a_sweep_leaves_a_row_a_frame(model, point, tmp_path):
 
 
 def test_a_recorded_session_says_that_it_is_simulated(tmp_path):
-    answer = mmdg("simulate", "session", tmp_path / "out", "--scenes", "phone_replay", "--frames", 2, "--jobs", 1, "--json")
+    answer = mmdg("simulate", "session", tmp_path / "out", "--scenes", "phone_replay", "--frames", 2, "--jobs", 1,
+                  "--json")
     assert answer.exit_code == 0, answer.output
     report = json.loads(answer.stdout)
     assert report["simulated"] is True

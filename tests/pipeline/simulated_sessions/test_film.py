@@ -24,6 +24,8 @@ from pipeline.simulated_sessions.plan import SessionOptions, plan_sessions
 from pipeline.simulated_sessions.presentation import SessionCamera, session_scene
 from pipeline.simulated_sessions.studio import film_path, make_films, read_index, record_sessions, recording_path
 from pipeline.simulated_trees.domains import SimulationError
+from pipeline.supervisor import ExitCode
+from tests.pipeline.live_run import live_run
 
 OPTIONS = SessionOptions(frames=3, distance_m=(0.5, 0.5))
 SCENES = ["bona_fide", "silicone_mask"]
@@ -197,3 +199,17 @@ def test_a_killed_run_goes_on_where_it_was(films, tmp_path):
     make_films(root, sessions, jobs=1)
     shared = planned()[0].key
     assert film_path(root, shared).read_bytes() == film_path(films, shared).read_bytes()
+
+
+@pytest.mark.processes
+def test_a_recorded_session_runs_through_the_live_pipeline(tmp_path):
+    session = plan_sessions(["bona_fide"], Split.TEST, 1, replace(OPTIONS, frames=6))
+    record_sessions(tmp_path / "sessions", session)
+    path = recording_path(tmp_path / "sessions", session[0].key)
+    with live_run("--camera", f"replay:{path}", "--pace", "lockstep") as run:
+        assert run.wait(120) == ExitCode.OK, run.transcript()
+    assert [event["sequence"] for event in run.events if event["type"] == "score"] == list(range(6))
+    decisions = [event for event in run.events if event["type"] == "decision"]
+    assert decisions
+    # The test checkpoint decides nothing; whatever decides is told that this is simulated.
+    assert all(event["verdict"] == "undecided" and event["simulated"] for event in decisions)
