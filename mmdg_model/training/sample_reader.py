@@ -124,7 +124,7 @@ class SampleReader(Dataset[LoadedBatch]):
     def _without_withheld(self, inputs: PreparedInputs, kept: list[int], request: BatchRequest,
                           troubles: list[FileTrouble]) -> tuple[PreparedInputs, list[int]]:
         """The rows that still measured something, and their places in the request."""
-        has_any = (inputs.present & ~self._withheld).any(axis=1)
+        has_any: NDArray[np.bool_] = np.any(inputs.present & ~self._withheld, axis=1)
         modality = list(Modality)[int(np.argmin(self._withheld))]
         for place in np.flatnonzero(~has_any):
             sample = request.samples[kept[place]].sample
