@@ -48,11 +48,11 @@ def paired_table(collection: Collection, *, resamples: int = 2000) -> tuple[Text
                 _add(lines, refused, other, title, Column.HONEST, of_families, measure, resamples)
     table = TextTable(
         caption=f"{FIRST} minus another method, in points, by video; HTER is better when smaller, AUC when larger. "
-                "Brackets: 95 % of a paired hierarchical bootstrap over targets (where several stand together), "
-                f"seeds and subjects; epochs and thresholds held. With fewer than {FEWEST_SEEDS} seeds the interval is "
-                "that of the networks at hand and no order is claimed. On families, HTER is of the unseen family against bona "
-                "fide at the honest threshold. No correction for the number of comparisons. "
-                f"{describe_runs(collection.rows)}",
+                "Brackets: 95 % of a paired hierarchical bootstrap over targets (where several stand together), seeds "
+                "and subjects; epochs and thresholds held. With fewer than "
+                f"{FEWEST_SEEDS} seeds the interval is that of the networks at hand, and no order is claimed. On "
+                "families, HTER is of the unseen family against bona fide at the honest threshold. No correction for "
+                f"the number of comparisons. {describe_runs(collection.rows)}",
         header=("minus", "on", "column", "measure", "difference", "95 %", "seeds", "says"), rows=tuple(lines),
         words=4) if lines else None
     return table, refused

@@ -109,7 +109,7 @@ def texts(table):
 
 
 def test_what_a_protocol_holds_out():
-    assert [held_out(name) for name in ("CPS_W", "CPSW_L", "W_W", ALL, "CW_WL")] == [
+    assert [held_out(name) for name in ("CPS_W", "CPSW_L", "W_W", ALL, "CW_LW")] == [
         Held.DOMAIN, Held.DOMAIN, Held.PEOPLE, Held.PEOPLE, Held.MIXED]
 
 
