@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from capture.camera import CameraError
-from capture.simulated.attacks import make_attack
+from capture.simulated.attacks import make_attack, make_live
 from capture.simulated.heads import load_heads
 from capture.simulated.people import NECK_PIVOT_M, make_person
 from capture.simulated.scene import Body, Light, Motion, Scene, Wall
@@ -67,7 +67,8 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     label: str | None = "attack"
     species: str | None = None
     if name == "bona_fide":
-        label, bodies = "bona_fide", make_person(seed=seed, identity=identity, motion=motion())
+        label = "bona_fide"
+        bodies = make_live(seed=seed, identity=identity, motion=motion(), session_seed=session_seed)
     elif name == "two_people":
         label = "bona_fide"
         bodies = (*make_person(seed=seed, identity=identity, motion=motion(-0.17)),
@@ -78,7 +79,7 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     else:
         species = ALIASES.get(name, name)
         bodies = make_attack(species, seed=seed, identity=identity, motion=motion(), physics=physics,
-                             instrument_seed=instrument_seed, liveliness=liveliness)
+                             instrument_seed=instrument_seed, session_seed=session_seed, liveliness=liveliness)
     return Scene(name=name, label=label, species=species, bodies=bodies, wall=wall, light=light,
                  nominal_distance_m=distance)
 
