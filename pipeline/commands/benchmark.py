@@ -37,6 +37,7 @@ def benchmark_command(
                                                     "program, such as reproduce_small")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="a grid: methods, protocols, seeds, "
                                                                           "run")] = None,
+    parts: Annotated[str | None, typer.Option(metavar="A,B", help="parts of a grid that has parts, by name")] = None,
     methods: Annotated[str | None, typer.Option(metavar="A,B", help="methods by name")] = None,
     protocols: Annotated[str | None, typer.Option(metavar="CPS_W,...", help="trainings by name")] = None,
     protocol: Annotated[int | None, typer.Option(help="all trainings of protocol 1 or 3")] = None,
@@ -73,6 +74,8 @@ def benchmark_command(
     limit_s = seconds(time_limit, "--time-limit") if time_limit else float("inf")
     try:
         grid = _grid(recipe_name, config, methods, protocols, protocol, seeds, preset)
+        if parts:
+            grid = grid.only(parts.split(","))
         machine = MachineConfig(root=data.resolve(), lists=(lists or data / "lists").resolve(),
                                 metadata=metadata.resolve() if metadata else None,
                                 backbone=backbone.resolve() if backbone else None, accelerator=accelerator,
@@ -130,6 +133,12 @@ def _grid(recipe_name: str | None, config: Path | None, methods: str | None, pro
     if seeds:
         changes["seeds"] = _numbers(seeds)
     grid = recipe(recipe_name) if recipe_name else read_grid(config) if config else None
+    if grid is not None and grid.parts:
+        if "methods" in changes or "protocols" in changes:
+            raise GridError("this grid has parts, which name methods and protocols themselves; choose some with "
+                            "--parts")
+        if seeds:
+            changes["parts"] = tuple(dataclasses.replace(part, seeds=changes["seeds"]) for part in grid.parts)
     if grid is None and not methods:
         raise GridError("no methods; name --methods, --recipe or --config")
     if preset:
@@ -161,6 +170,11 @@ def _announce(console: Console, jobs: Sequence[Job], parallel: int) -> None:
              "arithmetic)" if cost.jobs else "")
     console.print(f"{len(jobs)} jobs{simulated}: {counted}; training left: {time} of this machine{basis}; "
                   f"{parallel} at a time", highlight=False, markup=False, soft_wrap=True)
+    updates: dict[str, list[int]] = {}
+    for job in jobs:
+        updates.setdefault(job.config.method, []).append(job.updates)
+    console.print("updates: " + ", ".join(f"{method} {sum(each):,} in {len(each)} jobs"
+                                          for method, each in updates.items()), highlight=False, soft_wrap=True)
 
 
 def _executor(ray: str | None, parallel: int, machine: MachineConfig) -> Executor:
