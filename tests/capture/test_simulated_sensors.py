@@ -135,7 +135,7 @@ def test_fixed_pattern_noise_belongs_to_the_serial():
 
 
 def test_unknown_profile_is_refused_with_those_there_are():
-    with pytest.raises(CameraError, match="'kinect'; there are: d4xx, d4xx_projector, sr300, clean"):
+    with pytest.raises(CameraError, match="'kinect'; there are: d4xx, d4xx_projector, sr300, time_of_flight, clean"):
         SimulatedCamera(wall_at(1.0), profile="kinect")
 
 

@@ -143,3 +143,9 @@ def test_impossible_requests_are_refused(tmp_path, command, arguments, code, say
     assert answer.exit_code == code, answer.output
     assert says in answer.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_not_there_is_named(films, tmp_path):
+    answer = mmdg("simulate", "evaluate", films / "val", "--model", tmp_path / "none.safetensors", "--jobs", 1)
+    assert answer.exit_code == 1
+    assert "none.safetensors: cannot be read" in answer.stderr
