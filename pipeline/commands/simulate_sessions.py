@@ -206,7 +206,8 @@ def sweep_command(
     parameter: Annotated[str, typer.Option(help="distance_m, yaw_deg, pitch_deg, light, room_infrared, noise, missing "
                                                 "or profile")],
     values: Annotated[str | None, typer.Option(help="separated by commas; a usual range by default")] = None,
-    model: Model = None, scenes: Scenes = "main", count: Count = 20, seed: Seed = 1, frames: Frames = 8, rate: Rate = 10.0,
+    model: Model = None, scenes: Scenes = "main", count: Count = 20, seed: Seed = 1, frames: Frames = 8,
+    rate: Rate = 10.0,
     operating_point: Annotated[Path | None, typer.Option(help="file of mmdg simulate calibrate; the checkpoint's own "
                                                               "by default")] = None,
     jobs: Jobs = None,
