@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small train-default ship-default clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small train-default evaluate-default ship-default clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -74,8 +74,9 @@ DEFAULT_DATA ?= out/default_data
 DEFAULT_SIZE ?= medium
 DEFAULT_RUN ?= out/default_run
 DEFAULT_CANDIDATE ?= out/default_candidate
-DEFAULT_POINT ?= out/default_sessions/operating_point.json
-DEFAULT_EVALUATION ?= out/default_sessions/evaluation.json
+DEFAULT_SESSIONS ?= out/default_sessions
+DEFAULT_POINT ?= $(DEFAULT_SESSIONS)/operating_point.json
+DEFAULT_EVALUATION ?= $(DEFAULT_SESSIONS)/evaluation.json
 DEFAULT_SPECIFICATION ?=
 SHIPPED ?= mmdg_model/shipped
 SHIP = $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' $(if $(DEFAULT_SPECIFICATION),--specification '$(DEFAULT_SPECIFICATION)')
@@ -95,6 +96,24 @@ ship-default: set-up  ## the trained default weights with their operating point,
 	$(SHIP) --operating-point '$(DEFAULT_POINT)' --out '$(SHIPPED)' \
 	  $$([ ! -f '$(DEFAULT_EVALUATION)' ] || echo --evaluation '$(DEFAULT_EVALUATION)')
 	$(RUN)/mmdg weights show --json
+
+# EVALUATE_COUNT sessions of each main species are judged, CALIBRATE_COUNT calibrate; EVALUATE_ARGUMENTS such as
+# --jobs 16 or --frames 12 go to the filming. Without a finished run of make train-default the shipped weights are judged.
+EVALUATE_COUNT ?= 150
+CALIBRATE_COUNT ?= 40
+WEIGHTS_FILE ?= default.safetensors
+evaluate-default: set-up  ## the default weights on simulated sessions: calibrate, then error rates of decisions (hours)
+	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/val' --split val --count $(CALIBRATE_COUNT) $(EVALUATE_ARGUMENTS)
+	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/test' --split test --count $(EVALUATE_COUNT) $(EVALUATE_ARGUMENTS)
+	model='mmdg_model/shipped/$(WEIGHTS_FILE)'; \
+	if [ -f '$(DEFAULT_RUN)/done.json' ]; then \
+	  $(RUN)/mmdg simulate calibrate '$(DEFAULT_SESSIONS)/val' --model '$(DEFAULT_CANDIDATE)/$(WEIGHTS_FILE)' \
+	    --out '$(DEFAULT_SESSIONS)/operating_point.json'; \
+	  $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' --operating-point '$(DEFAULT_SESSIONS)/operating_point.json' \
+	    --out '$(DEFAULT_SESSIONS)/calibrated'; \
+	  model='$(DEFAULT_SESSIONS)/calibrated/$(WEIGHTS_FILE)'; \
+	fi; \
+	$(RUN)/mmdg simulate evaluate '$(DEFAULT_SESSIONS)/test' --model "$$model" --out '$(DEFAULT_SESSIONS)'
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes
