@@ -1,0 +1,51 @@
+"""Check 5: one rendering path for both labels, as measured: noise levels and the fall of the spectrum."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmdg_model.training.samples import BONA_FIDE
+from pipeline.simulator_audit.areas import Area, area, units
+from pipeline.simulator_audit.describing import NOISE
+from pipeline.simulator_audit.findings import BOUNDS, Findings, at_chance
+from pipeline.simulator_audit.frames import Frames
+from pipeline.simulator_audit.linear_probe import held_out_scores
+from pipeline.simulator_audit.probing import person_folds
+
+PARITY = "5 rendering parity"
+
+
+def check_parity(null: Frames, findings: Findings) -> None:
+    """On null attacks: the same surfaces, so noise and sharpness must be the same, measure by measure and together."""
+    for number, name in enumerate(NOISE):
+        score = null.noise[:, number].astype(np.float64)
+        findings.add(at_chance(PARITY, name, "all domains, null attacks", _area(null, score, BOUNDS.chance_confidence),
+                               _area(null, score, 0.95), note=_means(null, number)))
+    together = held_out_scores(null.noise, null.live, person_folds(null), null.domain)
+    if together is not None:
+        findings.add(at_chance(PARITY, "all six in one linear probe", "all domains, null attacks",
+                               _area(null, together, BOUNDS.chance_confidence), _area(null, together, 0.95)))
+
+
+def tabulate_noise(frames: Frames, findings: Findings) -> None:
+    """Medians by scene with physics on: there, paper may be smoother than skin, and this says by how much."""
+    rows = [["scene", "frames", *NOISE]]
+    for scene in sorted(set(frames.scene.tolist()), key=lambda name: (name != BONA_FIDE, name)):
+        own = frames.noise[frames.scene == scene]
+        medians = [float(np.median(column[np.isfinite(column)])) if np.isfinite(column).any() else np.nan
+                   for column in own.T]
+        rows.append([scene, str(len(own)), *("-" if np.isnan(each) else f"{each:.2f}" for each in medians)])
+    findings.tables["Noise levels (codes) and spectral slopes by scene: medians over frames"] = rows
+
+
+def _area(frames: Frames, score: np.ndarray, confidence: float) -> Area | None:
+    known = np.isfinite(score)
+    if not known.any() or np.ptp(score[known]) == 0:
+        return None
+    return area(units(score, frames.live, frames.domain, frames.person.astype(str), frames.recording),
+                confidence=confidence)
+
+
+def _means(frames: Frames, number: int) -> str:
+    live, other = (frames.noise[which, number] for which in (frames.live, ~frames.live))
+    return f"median {np.nanmedian(live):.3f} live, {np.nanmedian(other):.3f} null attacks"
