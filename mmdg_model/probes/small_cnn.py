@@ -16,7 +16,7 @@ _BATCH, _RATE, _DECAY = 64, 3e-3, 1e-2
 
 
 class SmallCnn(nn.Module):
-    """Three convolutions with pooling, then the mean and the maximum of each map. `[b, c, s, s]` -> logits `[b]`."""
+    """Three convolutions with pooling, then all 4 x 4 places of each map. `[b, c, s, s]` -> logits `[b]`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class SmallCnn(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1)
                                     for before, after in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(nn.GroupNorm(4, width) for width in widths[1:])
-        self.head = nn.Linear(2 * widths[-1], 1)
+        self.head = nn.Linear(16 * widths[-1], 1)
 
     def forward(self, planes: Tensor) -> Tensor:
         """Logits; larger is more like the positive label."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
             planes = F.max_pool2d(F.relu(norm(layer(planes))), 2)
-        logits: Tensor = self.head(torch.cat([planes.mean(dim=(2, 3)), planes.amax(dim=(2, 3))], dim=1))
+        logits: Tensor = self.head(F.adaptive_avg_pool2d(planes, 4).flatten(1))
         return logits.squeeze(1)
 
 

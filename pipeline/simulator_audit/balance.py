@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import combinations
 
 import numpy as np
@@ -12,6 +12,9 @@ from mmdg_model.training.manifests import COUNTS
 from mmdg_model.training.samples import BONA_FIDE
 from pipeline.simulator_audit.findings import BOUNDS, Findings, number_line
 from pipeline.simulator_audit.frames import AuditedTree, Recorded
+
+#: A place with fewer recordings may well have seen one label only.
+_FEWEST_AT_A_PLACE = 12
 
 MISSES, SERIALS, BALANCE = "5 non-response", "6 serials", "7 domain is not label"
 
@@ -35,10 +38,11 @@ def check_balance(tree: AuditedTree, findings: Findings) -> None:
             findings.add(number_line(BALANCE, f"association of the label with {what} (Cramér's V, corrected)", scope,
                                      association, f"≤ {BOUNDS.association:.2f}", association <= BOUNDS.association,
                                      units=f"{len(recordings)} recordings"))
-        one_sided = [place for place in sorted({each.place for each in recordings})
-                     if len({each.live for each in recordings if each.place == place}) == 1]
-        findings.add(number_line(BALANCE, "places with one label only", scope, float(len(one_sided)), "0",
-                                 not one_sided, units=f"{len({each.place for each in recordings})} places"))
+        sizes = Counter(each.place for each in recordings)
+        one_sided = [place for place in sizes if sizes[place] >= _FEWEST_AT_A_PLACE
+                     and len({each.live for each in recordings if each.place == place}) == 1]
+        findings.add(number_line(BALANCE, f"places with one label only, of those with {_FEWEST_AT_A_PLACE} recordings",
+                                 scope, float(len(one_sided)), "0", not one_sided, units=f"{len(sizes)} places"))
         living = {each.person for each in recordings if each.live}
         depicted = {each.person for each in recordings if not each.live}
         share = len(living & depicted) / len(living | depicted)

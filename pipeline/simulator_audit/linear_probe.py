@@ -1,4 +1,4 @@
-"""Held-out scores of a linear classifier: logistic regression on features and their squares, crossed by group.
+"""Held-out scores of a linear classifier: logistic regression on features and their squares, crossed by groups.
 
 Squares let it see a difference in spread as well as one in the mean. The penalty is that of a prior under which a
 row's margin has unit variance, whatever the number of features: nothing is tuned, so nothing is tuned to the answer.
@@ -13,6 +13,11 @@ from scipy.optimize import minimize
 FloatArray = NDArray[np.float64]
 
 FOLDS = 5
+#: Folds of each of two groupings that are held out together.
+CROSSED_FOLDS = 3
+
+#: Pairs of masks `[n]`: rows to test, rows to train on.
+Folds = list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]
 
 
 def fold_of_groups(group: NDArray[np.str_], folds: int = FOLDS, *, seed: int = 0) -> NDArray[np.int64]:
@@ -22,9 +27,23 @@ def fold_of_groups(group: NDArray[np.str_], folds: int = FOLDS, *, seed: int = 0
     return np.asarray((order % min(folds, max(len(names), 2)))[member], np.int64)
 
 
-def held_out_scores(features: NDArray[np.floating], positive: NDArray[np.bool_], fold: NDArray[np.int64],
+def folds_by(group: NDArray[np.str_]) -> Folds:
+    """No group is in the rows of a test and in those trained on for it."""
+    fold = fold_of_groups(group)
+    return [(fold == one, fold != one) for one in np.unique(fold)]
+
+
+def folds_by_both(one: NDArray[np.str_], other: NDArray[np.str_]) -> Folds:
+    """Neither grouping's groups are shared: what a place happens to have shown most is then of no use at another."""
+    first, second = fold_of_groups(one, CROSSED_FOLDS), fold_of_groups(other, CROSSED_FOLDS, seed=1)
+    cells = [((first == i) & (second == j), (first != i) & (second != j)) for i in np.unique(first)
+             for j in np.unique(second)]
+    return [(test, train) for test, train in cells if test.any()]
+
+
+def held_out_scores(features: NDArray[np.floating], positive: NDArray[np.bool_], folds: Folds,
                     stratum: NDArray[np.str_] | None = None) -> FloatArray | None:
-    """Score of each row by a classifier that saw no row of its fold, `[n]`; None where features say nothing at all.
+    """Score of each row by a classifier that saw none of its groups, `[n]`; None where features say nothing at all.
 
     Args:
         features: `[n, k]`; NaN, where nothing was measured, becomes the mean and a column of its own.
@@ -33,18 +52,15 @@ def held_out_scores(features: NDArray[np.floating], positive: NDArray[np.bool_],
     rows = _filled(np.asarray(features, np.float64))
     strata = np.zeros(len(rows), int) if stratum is None else np.unique(stratum, return_inverse=True)[1]
     scores = np.full(len(rows), np.nan)
-    for one in np.unique(fold):
-        test = fold == one
-        train = ~test
-        if positive[train].all() or not positive[train].any():
+    for test, train in folds:
+        if not train.any() or positive[train].all() or not positive[train].any():
             continue
-        scaled = _scaled(_scaled(rows, train, strata) ** 2, train, strata)
-        design = np.hstack([_scaled(rows, train, strata), scaled])
+        plain = _scaled(rows, train, strata)
+        design = np.hstack([plain, _scaled(plain ** 2, train, strata)])
         design = design[:, design[train].std(axis=0) > 1e-9]
         if design.shape[1]:
-            weights = _fitted(design[train], positive[train])
+            values = design @ _fitted(design[train], positive[train])
             # Each fold's classifier has an offset of its own; only differences within a fold mean anything.
-            values = design @ weights
             scores[test] = (values[test] - values[train].mean()) / (values[train].std() + 1e-9)
     return None if np.isnan(scores).all() else np.nan_to_num(scores)
 

@@ -9,8 +9,7 @@ from pipeline.simulator_audit.areas import Area, area, units
 from pipeline.simulator_audit.describing import NOISE
 from pipeline.simulator_audit.findings import BOUNDS, Findings, at_chance
 from pipeline.simulator_audit.frames import Frames
-from pipeline.simulator_audit.linear_probe import held_out_scores
-from pipeline.simulator_audit.probing import person_folds
+from pipeline.simulator_audit.linear_probe import folds_by, held_out_scores
 
 PARITY = "5 rendering parity"
 
@@ -21,7 +20,7 @@ def check_parity(null: Frames, findings: Findings) -> None:
         score = null.noise[:, number].astype(np.float64)
         findings.add(at_chance(PARITY, name, "all domains, null attacks", _area(null, score, BOUNDS.chance_confidence),
                                _area(null, score, 0.95), note=_means(null, number)))
-    together = held_out_scores(null.noise, null.live, person_folds(null), null.domain)
+    together = held_out_scores(null.noise, null.live, folds_by(null.person.astype(str)), null.domain)
     if together is not None:
         findings.add(at_chance(PARITY, "all six in one linear probe", "all domains, null attacks",
                                _area(null, together, BOUNDS.chance_confidence), _area(null, together, 0.95)))

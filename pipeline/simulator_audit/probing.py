@@ -11,7 +11,14 @@ from mmdg_model.training.samples import BONA_FIDE
 from pipeline.simulator_audit.areas import Area, area, units
 from pipeline.simulator_audit.findings import BOUNDS, Findings, at_chance, at_most, number_line, reported
 from pipeline.simulator_audit.frames import AuditError, Frames
-from pipeline.simulator_audit.linear_probe import fold_of_groups, held_out_scores
+from pipeline.simulator_audit.linear_probe import (
+    CROSSED_FOLDS,
+    Folds,
+    fold_of_groups,
+    folds_by,
+    folds_by_both,
+    held_out_scores,
+)
 
 NULL_ATTACK, NULL_DOMAIN, LEAKAGE = "1 null attack", "1 null domain", "2 leakage"
 
@@ -20,6 +27,8 @@ METADATA = ("file sizes", "JPEG tables", "names", "box", "borders", "camera", "p
 BACKGROUND = ("background outside the box", "wall behind the face")
 PICTURES = ("thumbnail colour", "thumbnail depth", "thumbnail infrared", "high-pass colour", "high-pass depth",
             "high-pass infrared")
+#: Folds of people for the small network.
+CNN_FOLDS = 3
 #: Levels that the planted leak adds to one corner of every attack's colour.
 PLANTED_LEVELS = 6
 #: A species is probed by itself where it has so many recordings of so many people in one domain.
@@ -28,20 +37,22 @@ _FEWEST_RECORDINGS, _FEWEST_PEOPLE = 8, 5
 Scores = NDArray[np.float64]
 
 
-def person_folds(frames: Frames) -> NDArray[np.int64]:
-    """Folds that no person is in two of."""
-    return fold_of_groups(frames.person.astype(str))
+def _folds(frames: Frames) -> Folds:
+    """Neither a person nor a place of a test was trained on; by person alone where there are too few places."""
+    if len(np.unique(frames.place)) < CROSSED_FOLDS:
+        return folds_by(frames.person.astype(str))
+    return folds_by_both(frames.person.astype(str), frames.place)
 
 
 def linear_scores(frames: Frames, names: Sequence[str], *, by_domain: bool) -> Scores | None:
     """Held-out scores of one linear probe on some groups of features, one a domain or one for all."""
     features = np.hstack([frames.probes[name] for name in names])
     if not by_domain:
-        return held_out_scores(features, frames.live, person_folds(frames), frames.domain)
+        return held_out_scores(features, frames.live, _folds(frames), frames.domain)
     scores = np.full(len(frames), np.nan)
     for domain in np.unique(frames.domain):
         here = frames.domain == domain
-        found = held_out_scores(features[here], frames.live[here], person_folds(frames.taken(here)))
+        found = held_out_scores(features[here], frames.live[here], _folds(frames.taken(here)))
         if found is not None:
             scores[here] = found
     return None if np.isnan(scores).all() else scores
@@ -60,19 +71,21 @@ def cnn_scores(frames: Frames, channels: Sequence[int] | None = None, *, steps: 
     from mmdg_model.probes.small_cnn import held_out_scores as scores_of_network
 
     planes = frames.planes if channels is None else frames.planes[..., list(channels)]
+    fold = fold_of_groups(frames.person.astype(str), CNN_FOLDS)
     try:
-        return scores_of_network(np.ascontiguousarray(planes), frames.live, person_folds(frames), steps=steps)
+        return scores_of_network(np.ascontiguousarray(planes), frames.live, fold, steps=steps)
     except ValueError as error:
         raise AuditError(str(error)) from None
 
 
 def planted(frames: Frames) -> Frames:
-    """The frames with a leak: one corner of every attack's colour a few levels brighter."""
+    """The frames with a leak in every attack's colour: one corner brighter, and a faint grid over all of it."""
+    attacks = np.flatnonzero(~frames.live)
     planes = frames.planes.copy()
-    corner = planes[~frames.live, :4, :4, :3].astype(np.int16) + PLANTED_LEVELS
-    planes[~frames.live, :4, :4, :3] = np.clip(corner, 0, 255)
+    grid = np.where(np.indices(planes.shape[1:3]).sum(axis=0) % 2 == 0, PLANTED_LEVELS, 0)[..., None]
+    planes[attacks, ..., :3] = np.clip(planes[attacks, ..., :3].astype(np.int16) + grid, 0, 255)
     thumbnail = frames.probes["thumbnail colour"].copy()
-    thumbnail[~frames.live, :3] += PLANTED_LEVELS
+    thumbnail[attacks, :3] += PLANTED_LEVELS
     return Frames(**{**vars(frames), "planes": planes,
                      "probes": {**frames.probes, "thumbnail colour": thumbnail}})
 
@@ -103,7 +116,7 @@ def check_null_attack(frames: Frames, findings: Findings, *, steps: int = 300) -
         area_found = area_of(leaky, found)
         value = None if area_found is None else area_found.value
         findings.add(number_line(
-            NULL_ATTACK, f"control: {what} finds a planted leak of {PLANTED_LEVELS} levels in a corner", "all domains",
+            NULL_ATTACK, f"control: {what} finds a planted leak of {PLANTED_LEVELS} levels", "all domains",
             value, f"≥ {BOUNDS.planted:.2f}", value is not None and value >= BOUNDS.planted,
             low=None if area_found is None else area_found.low, high=None if area_found is None else area_found.high))
 
@@ -117,11 +130,11 @@ def check_null_domain(frames: Frames, other: Frames, findings: Findings) -> None
     place = np.concatenate([one.place, two.place])
     cluster = np.char.add(np.where(first, "first", "second"), place)
     recording = np.char.add(np.where(first, "first", "second"), np.concatenate([one.recording, two.recording]))
-    fold = fold_of_groups(place)
+    folds = folds_by(place)
     groups = {**{name: (name,) for name in (*PICTURES, "box", "file sizes")}, "all pictures": PICTURES}
     for what, names in groups.items():
         features = np.hstack([np.concatenate([one.probes[name], two.probes[name]]) for name in names])
-        scores = held_out_scores(features, first, fold, domain)
+        scores = held_out_scores(features, first, folds, domain)
         if scores is None:
             continue
         measured = units(scores, first, domain, cluster, recording)
@@ -172,7 +185,7 @@ def _area_of_species(frames: Frames, names: Sequence[str], of_all: Scores, speci
         shown = frames.taken((frames.domain == domain) & (frames.scene == species))
         if len(set(shown.recording)) < _FEWEST_RECORDINGS or len(set(shown.person.tolist())) < _FEWEST_PEOPLE:
             continue
-        own = held_out_scores(features[here], frames.live[here], person_folds(frames.taken(here)))
+        own = held_out_scores(features[here], frames.live[here], _folds(frames.taken(here)))
         if own is not None:
             scores[here] = own
     return area_of(frames.taken(chosen), scores[chosen])
