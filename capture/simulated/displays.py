@@ -14,11 +14,11 @@ from capture.simulated.pictures import Picture
 from capture.simulated.scene import Blinking, Body, Motion, Segment, always_neutral
 from capture.simulated.species import Display
 
-#: Rows of texture per front, as many as keep the shown picture finer than the camera samples it.
-_TEXTURE_HEIGHT = 900
+#: Metres a texel of a front: finer than a camera resolves at half a metre.
+_TEXEL_M = 0.4e-3
 
 
-def make_display(display: Display, pictures: dict[str, Picture], *, seed: int, motion: Motion,
+def make_display(display: Display, pictures: dict[str, Picture], *, motion: Motion,
                  rng: np.random.Generator) -> Body:
     """The display as a body; the shown eyes lie at the body's origin.
 
@@ -26,8 +26,7 @@ def make_display(display: Display, pictures: dict[str, Picture], *, seed: int, m
     mesh is the same front with other texels.
     """
     width_m, height_m = display.size_m
-    height = _TEXTURE_HEIGHT
-    width = round(height * width_m / height_m)
+    width, height = round(width_m / _TEXEL_M), round(height_m / _TEXEL_M)
     shown = list(pictures) if display.video else ["neutral"]
     tint = np.array([rng.uniform(0.90, 1.0), 1.0, rng.uniform(0.98, 1.12)], np.float32)  # displays run blue
     brightness = float(rng.uniform(0.8, 1.25))
@@ -55,7 +54,7 @@ def make_display(display: Display, pictures: dict[str, Picture], *, seed: int, m
     material = replace(MATTE_SCREEN if display.matte else SCREEN, pixel_pitch_m=display.pitch_m)
     outline = pictures["neutral"].outline_m * display.face_scale
     return Body(name="display", segment=Segment.FACE, meshes=meshes, texture=texture, material=material, motion=motion,
-                expression=Blinking(seed) if display.video else always_neutral,
+                expression=Blinking(motion.seed) if display.video else always_neutral,
                 face_points=np.concatenate([outline, np.full((len(outline), 1), 0.02)], axis=1).astype(np.float32))
 
 

@@ -10,7 +10,7 @@ from capture.simulated.meshes import Float32, Mesh, capsule, grid_mesh, joined
 from capture.simulated.scene import Body, Motion, Segment
 
 #: Before the plane of the eyeballs' fronts.
-_STAND_OFF_M = 0.017
+STAND_OFF_M = 0.017
 
 
 def _rim_points(eye: NDArray[np.float64], half_width: float, half_height: float, roundness: float,
@@ -42,7 +42,7 @@ def _tube(points: NDArray[np.float64], radius: float) -> Mesh:
 
 
 def make_spectacles(eyes: NDArray[np.float64], *, motion: Motion, rng: np.random.Generator, person: int = 0,
-                    half_head_m: float = 0.075, stand_off_m: float = _STAND_OFF_M) -> tuple[Body, Body]:
+                    half_head_m: float = 0.075, stand_off_m: float = STAND_OFF_M) -> tuple[Body, Body]:
     """Frame and lenses for eyes (2, 4) as of `Heads.eyes`."""
     half_width, half_height = rng.uniform(0.023, 0.028), rng.uniform(0.016, 0.023)
     roundness, thickness = rng.uniform(2.0, 4.0), rng.uniform(0.0009, 0.0024)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from capture.simulated.eyewear import make_spectacles
+from capture.simulated.eyewear import STAND_OFF_M, make_spectacles
 from capture.simulated.hair import Hair, HairStyle, beard_mesh, hair_mesh, paint_hair
 from capture.simulated.heads import EXPRESSIONS, load_heads
 from capture.simulated.materials import CLOTH, CLOTH_INFRARED, HAIR, SKIN
@@ -38,18 +38,19 @@ def _complexion(seed: int) -> tuple[Complexion, Float32]:
     return complexion, texture
 
 
-def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0,
-                accessories: bool = True) -> tuple[Body, ...]:
-    """Head, torso, then what there is of hair, beard and spectacles (these only with `accessories`) of one person.
+def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0, spectacles: bool = True,
+                spectacles_before_m: float = 0.0) -> tuple[Body, ...]:
+    """Head, torso, then what there is of hair, beard and spectacles of one person.
 
-    `identity` picks the form of the head, `seed` colours, hair, clothes and the blinking.
+    `identity` picks the form of the head, `seed` colours, hair and clothes, the motion's seed the blinking. Spectacles
+    sit `spectacles_before_m` further out when something is worn below them; `spectacles=False` takes them off.
     """
     heads = load_heads()
     identity %= len(heads)
     complexion, texture = _complexion(seed)
     meshes = {"neutral": heads.mesh(identity), "half_blink": heads.mesh(identity, "blink", 0.5)}
     meshes |= {name: heads.mesh(identity, name, 0.5 if name == "jaw_open" else 1.0) for name in EXPRESSIONS}
-    blinking = Blinking(seed)
+    blinking = Blinking(motion.seed)
     head = Body(name=f"head {identity}", segment=Segment.FACE, meshes=meshes,
                 texture=texture, material=SKIN, motion=motion,
                 expression=blinking, face_points=heads.face_points(identity), person=person)
@@ -68,8 +69,9 @@ def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0,
                   "jaw_open": beard_mesh(heads, identity, hair.beard_m, "jaw_open", 0.5)}
         bodies.append(Body(name="beard", segment=Segment.FACE, meshes=beards, texture=texture, material=HAIR,
                            motion=motion, expression=blinking, person=person))
-    if np.random.default_rng([seed, 13]).uniform() < SPECTACLES and accessories:
+    if np.random.default_rng([seed, 13]).uniform() < SPECTACLES and spectacles:
         outline = heads.face_points(identity)
         bodies.extend(make_spectacles(heads.eyes(identity), motion=motion, rng=grown, person=person,
+                                      stand_off_m=STAND_OFF_M + spectacles_before_m,
                                       half_head_m=float(np.abs(outline[:, 0]).max()) + 0.004))
     return tuple(bodies)

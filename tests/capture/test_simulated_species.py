@@ -164,7 +164,7 @@ def test_a_held_instrument_has_hands_and_somebody_behind_it():
     for name in ("flat_print", "tablet_replay", "phone_replay"):
         _, visible, scene = seen(name)
         names = {scene.bodies[number].name for number in np.unique(visible.owner) if number >= 0}
-        assert {"hands", "torso"} <= names, name
+        assert {"hand", "torso"} <= names, name
 
 
 def test_lenses_pass_light_and_cost_depth():
