@@ -146,7 +146,7 @@ def read_tree(root: Path, on_progress: Callable[[int, int], None] = lambda done,
 
 def _has_physics(mark: Mapping[str, Any]) -> bool:
     """A mark that says nothing of it is of a tree with physics."""
-    return mark.get("physics", True) is not False and mark.get("null_attack", False) is not True
+    return mark.get("null_attacks", False) is not True
 
 
 def _recorded(path: Path) -> Recorded:
