@@ -6,6 +6,8 @@ see a watermark of a rendering path, and weak enough not to learn people by hear
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ class SmallCnn(nn.Module):
         super().__init__()
         widths = (channels, 16, 32, 32)
         self.layers = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1)
-                                    for before, after in zip(widths, widths[1:], strict=False))
+                                    for before, after in pairwise(widths))
         self.norms = nn.ModuleList(nn.GroupNorm(4, width) for width in widths[1:])
         self.head = nn.Linear(16 * widths[-1], 1)
 

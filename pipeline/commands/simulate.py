@@ -11,12 +11,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.commands.simulate_audit import audit_command
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `mmdg`."""
     simulate = typer.Typer(no_args_is_help=True, help="Simulated data on disk. It says nothing about real people.")
     simulate.callback()(_group)
     simulate.command("benchmark")(benchmark_command)
+    simulate.command("audit")(audit_command)
     app.add_typer(simulate, name="simulate")
 
 

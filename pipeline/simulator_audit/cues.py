@@ -161,8 +161,8 @@ def check_hard_cases(frames: Frames, findings: Findings) -> None:
         HARD, "bona fide recordings with as many holes as the tenth of the replays with fewest", "all domains", share,
         f"≥ {BOUNDS.hard_share:.2f}", share is not None and share >= BOUNDS.hard_share,
         units=f"{len(live)} live, {len(replays)} replay recordings",
-        note="" if few is None else f"replays' 10 % quantile {few:.3f}, live 95 % quantile {np.quantile(live, 0.95):.3f}"
-    ))
+        note="" if few is None else (f"replays' 10 % quantile {few:.3f}, live 95 % quantile "
+                                     f"{np.quantile(live, 0.95):.3f}")))
     for what, names, measure, side in (
             ("a print bent on a form, with the relief of a head",
              ("bent_print", "formed_print", "bent_print_eyes_cut", "bent_print_eyes_nose_cut",
@@ -189,5 +189,5 @@ def check_hard_cases(frames: Frames, findings: Findings) -> None:
         holds = middle >= limit if side == "at least" else middle <= limit
         findings.add(number_line(
             HARD, f"{what}: median {measure}", "all domains", middle,
-            f"{'≥' if side == 'at least' else '≤'} {limit:.3g} (live {'10' if side == 'at least' else '90'} % quantile)",
+            f"≥ {limit:.3g} (live 10 % quantile)" if side == "at least" else f"≤ {limit:.3g} (live 90 % quantile)",
             holds, units=f"{len(chosen)} recordings"))

@@ -1,7 +1,7 @@
 """One stored crop becomes numbers: what a probe may read of it, and the single cues that must not decide alone.
 
-Everything is measured on the files as training reads them. The face is where the *detector's* box is: a crop is a square
-of `face_scale` times the box's side around the box's middle, so the box is the middle `1 / face_scale` of the crop.
+Everything is measured on the files as training reads them. The face is where the *detector's* box is: a crop is a
+square of `face_scale` times the box's side around the box's middle, so the box is the middle `1 / face_scale` of it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Description:
     planes: Levels
 
 
-def describe(colour: Levels, depth: Levels, infrared: Levels, *, face_scale: float, metres_a_level: float) -> Description:
+def describe(colour: Levels, depth: Levels, infrared: Levels, *, face_scale: float,
+             metres_a_level: float) -> Description:
     """Describes a crop.
 
     Args:

@@ -85,6 +85,6 @@ def check_difficulty(path: Path) -> list[str]:
         raise AuditError(f"{path} was committed with other bounds ({', '.join(changed)}); a bound is changed by a new "
                          "audit, never by itself")
     if simulator != simulator_sha256():
-        return ["the simulator's source has changed since the committed audit (domains and bounds have not); its "
-                "figures are of the older source"]
+        return [("the simulator's source has changed since the committed audit (domains and bounds have not); its "
+                 "figures are of the older source")]
     return []

@@ -57,8 +57,8 @@ class Frames:
 
     def taken(self, rows: NDArray[Any]) -> Frames:
         """The same of some rows (numbers or a mask)."""
-        values = {name: {key: group[rows] for key, group in value.items()} if name == "probes" else value[rows]
-                  for name, value in vars(self).items()}
+        values: dict[str, Any] = {name: value[rows] for name, value in vars(self).items() if name != "probes"}
+        values["probes"] = {name: group[rows] for name, group in self.probes.items()}
         return Frames(**values)
 
 

@@ -34,8 +34,8 @@ def write_report(out: Path, findings: Findings, trees: Sequence[AuditedTree]) ->
 
 def markdown(findings: Findings, trees: Sequence[AuditedTree], pictures: dict[str, str]) -> str:
     """The report; what does not hold comes first."""
-    parts = ["# Audit of the simulator", "", "Everything here is simulated. docs/simulator-audit.md says what each line "
-             "means.", ""]
+    parts = ["# Audit of the simulator", "",
+             "Everything here is simulated. docs/simulator-audit.md says what each line means.", ""]
     for tree in trees:
         parts.append(f"- {len(tree.frames)} frames of {len(tree.recordings)} recordings, seed {tree.seed}, size "
                      f"{tree.size}{'' if tree.physics else ', null attacks'}, specification "

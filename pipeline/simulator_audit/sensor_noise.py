@@ -33,6 +33,7 @@ def film(*, seed: int, serial: str, frames: int, profile: str = "d4xx", scene_se
     from capture.camera import Pace
     from capture.simulated.camera import SimulatedCamera
     from capture.simulated.catalogue import make_scene
+    from capture.simulated.truth import SimulatedTruth
 
     colour, infrared, depth, truth = [], [], [], None
     scene = make_scene("flat_print", seed=scene_seed, distance_m=0.5, speed=0.0)
@@ -40,10 +41,13 @@ def film(*, seed: int, serial: str, frames: int, profile: str = "d4xx", scene_se
                          with_truth=True) as camera:
         for _ in range(frames):
             frame_set = camera.read(1.0)
+            assert frame_set.depth is not None, "no fault was asked for"
+            assert frame_set.infrared is not None, "no fault was asked for"
             colour.append(frame_set.colour.pixels[..., 1][_REGION].astype(np.float64))
             infrared.append(frame_set.infrared.pixels[_REGION].astype(np.float64))
-            depth.append(frame_set.depth.pixels[_REGION] * frame_set.depth_scale_m)
+            depth.append(frame_set.depth.pixels[_REGION].astype(np.float64) * (frame_set.depth_scale_m or 0.0))
             if truth is None:
+                assert isinstance(frame_set.truth, SimulatedTruth), "asked for with_truth"
                 truth = frame_set.truth.render_truth().depth_m[_REGION].astype(np.float64)
     assert truth is not None, "at least one frame is filmed"
     metres = np.stack(depth)
