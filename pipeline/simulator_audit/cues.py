@@ -78,11 +78,12 @@ def check_modalities(frames: Frames, findings: Findings, *, steps: int = 300) ->
             for each in species)])
         if name == "all three":
             continue
-        worst = max(accepted, key=lambda each: accepted[each])
+        sizes = {each: len(set(frames.recording[frames.scene == each])) for each in species}
+        worst = max(species, key=lambda each: (sizes[each] >= BOUNDS.fewest, accepted[each]))
+        value = accepted[worst] if sizes[worst] >= BOUNDS.fewest else None
         findings.add(number_line(
-            MODALITY, f"{name} alone: worst species' APCER at BPCER {BOUNDS.bpcer:.0%}", f"species {worst}",
-            accepted[worst], f"≥ {BOUNDS.apcer:.2f}", accepted[worst] >= BOUNDS.apcer,
-            units=f"{len(set(frames.recording[frames.scene == worst]))} recordings"))
+            MODALITY, f"{name} alone: worst species' APCER at BPCER {BOUNDS.bpcer:.0%}", f"species {worst}", value,
+            f"≥ {BOUNDS.apcer:.2f}", value is not None and value >= BOUNDS.apcer, units=f"{sizes[worst]} recordings"))
     for name in MODALITIES:
         others = [other for other in MODALITIES if other != name]
         only = [each for each in species if (own := areas[name][each]) and own.value >= BOUNDS.informative

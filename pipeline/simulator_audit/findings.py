@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from pipeline.simulator_audit.areas import Area
+from pipeline.simulator_audit.areas import WIDE, Area
 
 
 class Status(StrEnum):
@@ -23,8 +23,8 @@ class Bounds:
     """Every bound of the audit. They stand in the difficulty specification; a change of one is a change of that.
 
     Attributes:
-        chance_confidence: of intervals that must hold 0.5: with twenty such lines a false alarm comes once in ten
-            audits. chance_upper: the upper end, at 95 %, that a line at chance must prove.
+        chance_upper: the upper end, at 95 %, that a line at chance must prove.
+        fewest: recordings of each label that an area must be measured on to be judged.
         planted: a leak planted on purpose must be found with at least this area.
         leak: area of what should say nothing. leak_of_species: of the same, species by species.
         cue: area of a single cue over all attacks. cue_chance: an area this near 0.5 is near chance.
@@ -43,8 +43,8 @@ class Bounds:
         in_domain_hter, unseen_hter: of a plain late-fusion ViT.
     """
 
-    chance_confidence: float = 0.995
     chance_upper: float = 0.60
+    fewest: int = 8
     planted: float = 0.80
     leak: float = 0.60
     leak_of_species: float = 0.60
@@ -111,27 +111,31 @@ class Findings:
         return sum(line.status is status for line in self.lines)
 
 
-def at_chance(check: str, what: str, scope: str, wide: Area | None, area: Area | None, note: str = "") -> Line:
-    """A line whose area must be 0.5: `wide` at `chance_confidence`, `area` at 95 %.
-
-    Below chance is no leak: with matched pairs, held-out areas of nothing fall a little below 0.5.
-    """
-    bound = f"interval at {BOUNDS.chance_confidence:.1%} reaches 0.5, upper end at 95 % ≤ {BOUNDS.chance_upper:.2f}"
-    if wide is None or area is None:
+def at_chance(check: str, what: str, scope: str, area: Area | None, note: str = "") -> Line:
+    """A line whose area must be 0.5. Below chance is no leak: with matched pairs, held-out areas of nothing fall a
+    little below 0.5."""
+    bound = f"interval at {WIDE:.1%} reaches 0.5, upper end at 95 % ≤ {BOUNDS.chance_upper:.2f}"
+    if area is None:
         return Line(check=check, what=what, scope=scope, value=None, bound=bound, status=Status.UNRESOLVED,
                     note="nothing to tell apart by, or one label only")
-    status = Status.FAILED if wide.low > 0.5 else (
+    status = Status.FAILED if area.low_wide > 0.5 else (
         Status.PASSED if area.high <= BOUNDS.chance_upper else Status.UNRESOLVED)
     return _of_area(check, what, scope, area, bound, status, note)
 
 
 def at_most(check: str, what: str, scope: str, area: Area | None, limit: float, note: str = "") -> Line:
-    """A line whose area must not exceed a limit. Above it without any evidence against 0.5: unresolved."""
+    """A line whose area must not exceed a limit.
+
+    Above it without evidence against 0.5, or measured on fewer recordings than `Bounds.fewest`: unresolved.
+    """
     bound = f"≤ {limit:.2f}"
     if area is None:
         return Line(check=check, what=what, scope=scope, value=None, bound=bound, status=Status.UNRESOLVED,
                     note="not measured: nothing to tell apart by, or one label only")
-    status = Status.PASSED if area.value <= limit else Status.FAILED if area.low > 0.5 else Status.UNRESOLVED
+    if min(area.live, area.attacks) < BOUNDS.fewest:
+        return _of_area(check, what, scope, area, bound, Status.UNRESOLVED, note or "too few recordings")
+    status = Status.PASSED if area.value <= limit else (
+        Status.FAILED if area.low_wide > 0.5 else Status.UNRESOLVED)
     return _of_area(check, what, scope, area, bound, status, note)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmdg_model.training.samples import BONA_FIDE
 from pipeline.simulator_audit.areas import Area, area, units
 from pipeline.simulator_audit.describing import NOISE
-from pipeline.simulator_audit.findings import BOUNDS, Findings, at_chance
+from pipeline.simulator_audit.findings import Findings, at_chance
 from pipeline.simulator_audit.frames import Frames
 from pipeline.simulator_audit.linear_probe import folds_by, held_out_scores
 
@@ -18,12 +19,12 @@ def check_parity(null: Frames, findings: Findings) -> None:
     """On null attacks: the same surfaces, so noise and sharpness must be the same, measure by measure and together."""
     for number, name in enumerate(NOISE):
         score = null.noise[:, number].astype(np.float64)
-        findings.add(at_chance(PARITY, name, "all domains, null attacks", _area(null, score, BOUNDS.chance_confidence),
-                               _area(null, score, 0.95), note=_means(null, number)))
+        findings.add(at_chance(PARITY, name, "all domains, null attacks", _area(null, score),
+                               note=_means(null, number)))
     together = held_out_scores(null.noise, null.live, folds_by(null.person.astype(str)), null.domain)
     if together is not None:
         findings.add(at_chance(PARITY, "all six in one linear probe", "all domains, null attacks",
-                               _area(null, together, BOUNDS.chance_confidence), _area(null, together, 0.95)))
+                               _area(null, together)))
 
 
 def tabulate_noise(frames: Frames, findings: Findings) -> None:
@@ -37,12 +38,11 @@ def tabulate_noise(frames: Frames, findings: Findings) -> None:
     findings.tables["Noise levels (codes) and spectral slopes by scene: medians over frames"] = rows
 
 
-def _area(frames: Frames, score: np.ndarray, confidence: float) -> Area | None:
+def _area(frames: Frames, score: NDArray[np.float64]) -> Area | None:
     known = np.isfinite(score)
     if not known.any() or np.ptp(score[known]) == 0:
         return None
-    return area(units(score, frames.live, frames.domain, frames.person.astype(str), frames.recording),
-                confidence=confidence)
+    return area(units(score, frames.live, frames.domain, frames.person.astype(str), frames.recording))
 
 
 def _means(frames: Frames, number: int) -> str:
