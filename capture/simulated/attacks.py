@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from capture.simulated.displays import make_display
 from capture.simulated.eyewear import make_spectacles
+from capture.simulated.gestures import make_gesture
 from capture.simulated.heads import load_heads
 from capture.simulated.holders import held_in_hands, presenter
 from capture.simulated.masks import make_mannequin, make_shell, put_on, thickness_m
@@ -28,10 +29,11 @@ VIDEO_EXPRESSIONS = ("neutral", "half_blink", "blink", "smile", "jaw_open")
 
 
 def make_attack(species: str, *, seed: int, identity: int, motion: Motion, instrument_seed: int | None = None,
-                liveliness: float = 1.0, physics: bool = True) -> tuple[Body, ...]:
+                session_seed: int | None = None, liveliness: float = 1.0, physics: bool = True) -> tuple[Body, ...]:
     """Bodies of an attack by `species`; `seed` and `identity` are the victim's, as of a bona fide scene.
 
     `instrument_seed`, by default `seed`, is of what was made: which portrait, which printer, which mould.
+    `session_seed`, by default `seed`, is of what a wearer's hands do; who holds an instrument has them full.
 
     `physics=False` is the null attack: the instrument is made all the same, then every body of it is given the victim's
     true geometry, skin and hair, and the presenter is left out. What then still tells it from a bona fide scene leaks
@@ -40,12 +42,31 @@ def make_attack(species: str, *, seed: int, identity: int, motion: Motion, instr
     instrument_seed = seed if instrument_seed is None else instrument_seed
     bodies = _made(species, seed=seed, identity=identity, motion=motion, instrument_seed=instrument_seed,
                    liveliness=liveliness)
+    session_seed = seed if session_seed is None else session_seed
     if physics:
+        instrument = SPECIES[species].instrument
+        if _leaves_hands_free(instrument):
+            own = isinstance(instrument, Paint)
+            bodies += make_gesture(session_seed, identity=identity, skin_seed=seed + (0 if own else ATTACKER_SEED),
+                                   motion=motion)
         return bodies
     motions = {body.motion for body in bodies if body.face_points is not None}
     if len(motions) != 1:
         raise AssertionError(f"species {species}: its faces move by {len(motions)} motions, expected one")
-    return make_person(seed=seed, identity=identity, motion=motions.pop())
+    return make_live(seed=seed, identity=identity, motion=motions.pop(), session_seed=session_seed)
+
+
+def make_live(*, seed: int, identity: int, motion: Motion, session_seed: int) -> tuple[Body, ...]:
+    """A bona fide presentation: a person, and what the hands do in that session."""
+    return (*make_person(seed=seed, identity=identity, motion=motion),
+            *make_gesture(session_seed, identity=identity, skin_seed=seed, motion=motion))
+
+
+def _leaves_hands_free(instrument: Sheet | Display | Shell | Mannequin | Paint) -> bool:
+    """Whether a living wearer has nothing to hold; a mannequin has no hands."""
+    if isinstance(instrument, Sheet | Display):
+        return instrument.hold is Hold.WORN
+    return not isinstance(instrument, Mannequin)
 
 
 def _made(species: str, *, seed: int, identity: int, motion: Motion, instrument_seed: int,
@@ -81,7 +102,7 @@ def _made(species: str, *, seed: int, identity: int, motion: Motion, instrument_
     if isinstance(instrument, Shell):
         # A mask is made to fit: it shares the form of the head that wears it, and depicts another complexion.
         wearer = make_person(seed=attacker["seed"], identity=identity, motion=motion,
-                             spectacles_before_m=thickness_m(instrument.stuff))
+                             above_skin_m=thickness_m(instrument.stuff))
         victim = make_person(seed=seed, identity=identity, motion=motion)[0]
         return (make_shell(instrument, wearer[0], victim, identity, rng), *_without_face(wearer))
     victim_bodies = make_person(seed=seed, identity=identity, motion=motion)
@@ -93,7 +114,8 @@ def _made(species: str, *, seed: int, identity: int, motion: Motion, instrument_
 
 def _worn_sheet(instrument: Sheet, picture: Picture, half_distance_m: float, attacker: dict[str, int], motion: Motion,
                 rng: np.random.Generator, eyes: NDArray[np.float64]) -> tuple[Body, ...]:
-    wearer = make_person(seed=attacker["seed"], identity=attacker["identity"], motion=motion, spectacles=False)
+    wearer = make_person(seed=attacker["seed"], identity=attacker["identity"], motion=motion, spectacles=False,
+                         headwear=False)
     # The open jaw is left out: paper that a chin pushes away comes back.
     skin = np.concatenate([mesh.vertices for name, mesh in wearer[0].meshes.items() if name != "jaw_open"])
     sheet = make_sheet(instrument, picture, rng=rng, motion=motion, eye_half_distance_m=half_distance_m, wearer=skin)

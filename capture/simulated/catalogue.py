@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from capture.camera import CameraError
-from capture.simulated.attacks import make_attack
+from capture.simulated.attacks import make_attack, make_live
 from capture.simulated.heads import load_heads
 from capture.simulated.people import NECK_PIVOT_M, make_person
 from capture.simulated.scene import Body, Light, Motion, Scene, Wall
@@ -67,7 +67,8 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     label: str | None = "attack"
     species: str | None = None
     if name == "bona_fide":
-        label, bodies = "bona_fide", make_person(seed=seed, identity=identity, motion=motion())
+        label = "bona_fide"
+        bodies = make_live(seed=seed, identity=identity, motion=motion(), session_seed=session_seed)
     elif name == "two_people":
         label = "bona_fide"
         bodies = (*make_person(seed=seed, identity=identity, motion=motion(-0.17)),
@@ -78,19 +79,32 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     else:
         species = ALIASES.get(name, name)
         bodies = make_attack(species, seed=seed, identity=identity, motion=motion(), physics=physics,
-                             instrument_seed=instrument_seed, liveliness=liveliness)
+                             instrument_seed=instrument_seed, session_seed=session_seed, liveliness=liveliness)
     return Scene(name=name, label=label, species=species, bodies=bodies, wall=wall, light=light,
-                 nominal_distance_m=distance)
+                 nominal_distance_m=distance, depth_misses=draw_misses(session_seed))
+
+
+def draw_misses(seed: int) -> float:
+    """How much depth is missing on any surface: next to nothing in three sessions of four, up to a third in one."""
+    rng = np.random.default_rng([seed, 37])
+    return float(rng.uniform(0.05, 0.35) if rng.uniform() < 0.25 else rng.uniform(0.0, 0.02))
 
 
 def draw_light(seed: int) -> Light:
-    """Light of a room: where the key light stands, how hard it is, its tint after white balance, infrared in it."""
-    rng = np.random.default_rng([seed, 32])
+    """Light of a room: where the key light stands, how hard it is, its tint after white balance, infrared in it. In one
+    room of seven a hard light from the side, one of seven is dim, one of ten has the sun in it."""
+    rng, special = np.random.default_rng([seed, 32]), np.random.default_rng([seed, 38])
     azimuth, height = rng.uniform(-1.1, 1.1), rng.uniform(0.25, 0.9)
-    towards = (float(np.sin(azimuth)), float(-height), float(-np.cos(azimuth)))
     key = float(rng.uniform(0.35, 0.70))
+    ambient = 1.0 - key + float(rng.uniform(-0.08, 0.08))
+    hard, dim = special.uniform(size=2) < 1 / 7
+    if hard:
+        azimuth = float(special.choice([-1.0, 1.0])) * special.uniform(1.15, 1.55)
+        key, ambient = float(special.uniform(0.80, 1.05)), float(special.uniform(0.10, 0.22))
+    level = float(special.uniform(0.12, 0.45)) if dim else 1.0
+    towards = (float(np.sin(azimuth)), float(-height), float(-np.cos(azimuth)))
     warmth = float(rng.normal(0.0, 0.035))  # what automatic white balance leaves of the lamp's colour
-    # One room in ten has the sun in it: at 850 nm it rivals the lamp.
+    # At 850 nm the sun rivals the lamp.
     sun = float(rng.uniform(0.3, 1.5)) if rng.uniform() < 0.1 else 0.0
-    return Light(towards_key=towards, key=key, ambient=1.0 - key + float(rng.uniform(-0.08, 0.08)),
-                 tint=(1 + warmth, 1.0, 1 - warmth), room_infrared=float(rng.uniform(0.01, 0.08)) + sun)
+    return Light(towards_key=towards, key=key, ambient=ambient, tint=(1 + warmth, 1.0, 1 - warmth), level=level,
+                 room_infrared=float(rng.uniform(0.01, 0.08)) + sun)

@@ -8,7 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.simulated.materials import BEZEL_INFRARED, MATTE_SCREEN, MATTE_SCREEN_INFRARED, SCREEN, SCREEN_INFRARED
+from capture.simulated.materials import (
+    BEZEL_INFRARED,
+    DISPLAY_BRIGHTNESS,
+    DISPLAY_HOLES,
+    MATTE_SCREEN,
+    MATTE_SCREEN_INFRARED,
+    SCREEN,
+    SCREEN_INFRARED,
+)
 from capture.simulated.meshes import Float32, Mesh, grid_mesh
 from capture.simulated.pictures import Picture
 from capture.simulated.scene import Blinking, Body, Motion, Segment, always_neutral
@@ -29,8 +37,8 @@ def make_display(display: Display, pictures: dict[str, Picture], *, motion: Moti
     width, height = round(width_m / _TEXEL_M), round(height_m / _TEXEL_M)
     shown = list(pictures) if display.video else ["neutral"]
     tint = np.array([rng.uniform(0.90, 1.0), 1.0, rng.uniform(0.98, 1.12)], np.float32)  # displays run blue
-    brightness = float(rng.uniform(0.8, 1.25))
-    back = MATTE_SCREEN_INFRARED if display.matte else SCREEN_INFRARED
+    brightness = float(rng.uniform(*DISPLAY_BRIGHTNESS))
+    back = float(rng.uniform(*(MATTE_SCREEN_INFRARED if display.matte else SCREEN_INFRARED)))
     texture = np.zeros((height, width * len(shown), 4), np.float32)
     # Eyes in the middle, somewhat above the centre, as a video call frames them.
     metres_per_pixel = height_m / height
@@ -51,7 +59,8 @@ def make_display(display: Display, pictures: dict[str, Picture], *, motion: Moti
     texels = np.stack(np.meshgrid(np.linspace(0, width - 1, 9), np.linspace(0, height - 1, 9)), axis=-1)
     meshes: dict[str, Mesh] = {name: grid_mesh(points, texels + np.array([number * width, 0]))
                                for number, name in enumerate(shown)}
-    material = replace(MATTE_SCREEN if display.matte else SCREEN, pixel_pitch_m=display.pitch_m)
+    material = MATTE_SCREEN if display.matte else replace(SCREEN, hole_fraction=float(rng.uniform(*DISPLAY_HOLES)))
+    material = replace(material, pixel_pitch_m=display.pitch_m)
     outline = pictures["neutral"].outline_m * display.face_scale
     return Body(name="display", segment=Segment.FACE, meshes=meshes, texture=texture, material=material, motion=motion,
                 expression=Blinking(motion.seed) if display.video else always_neutral,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.simulated.materials import FRAME, LENS
+from capture.simulated.materials import FRAME, LENS, LENS_HOLES
 from capture.simulated.meshes import Float32, Mesh, capsule, grid_mesh, joined
 from capture.simulated.scene import Body, Motion, Segment
 
@@ -60,6 +62,7 @@ def make_spectacles(eyes: NDArray[np.float64], *, motion: Motion, rng: np.random
     texture: Float32 = np.broadcast_to(dark.astype(np.float32), (8, 8, 4)).copy()
     frame = Body(name="spectacle frame", segment=Segment.FACE, meshes={"neutral": joined(parts)}, texture=texture,
                  material=FRAME, motion=motion, person=person)
+    holes = float(rng.uniform(*LENS_HOLES))
     discs = []
     for points in rims:
         middle = points[:-1].mean(axis=0)
@@ -72,5 +75,6 @@ def make_spectacles(eyes: NDArray[np.float64], *, motion: Motion, rng: np.random
             disc = Mesh(vertices=disc.vertices, triangles=disc.triangles[:, ::-1].copy(), texels=disc.texels)
         discs.append(disc)
     lenses = Body(name="spectacle lenses", segment=Segment.FACE, meshes={"neutral": joined(discs)},
-                  texture=np.full((4, 4, 4), 0.02, np.float32), material=LENS, motion=motion, person=person)
+                  texture=np.full((4, 4, 4), 0.02, np.float32), material=replace(LENS, hole_fraction=holes),
+                  motion=motion, person=person)
     return frame, lenses

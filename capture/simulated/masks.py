@@ -72,7 +72,7 @@ def paint_shell(stuff: Stuff, victim: Float32, rng: np.random.Generator) -> Floa
     texture = victim.copy()
     skin = texture[:SKIN_HEIGHT]
     if stuff is Stuff.PAPER:
-        skin[:] = printed(skin[..., :3], Ink.TONER, PAPER_INFRARED, rng)
+        skin[:] = printed(skin[..., :3], Ink.TONER, float(rng.uniform(*PAPER_INFRARED)), rng)
         return texture
     grey = texture[..., :3].mean(axis=2, keepdims=True)
     relative = texture[..., 3] / max(float(np.median(skin[..., 3])), 1e-6)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.rig import Extrinsics, Intrinsics
-from capture.simulated.materials import BLACK_TONER_INFRARED, DYE_TRANSMITTANCE
+from capture.simulated.materials import BLACK_TONER_INFRARED, DYE_TRANSMITTANCE, PAPER_WHITE, TONER_STRENGTH
 from capture.simulated.meshes import Float32
 from capture.simulated.people import NECK_PIVOT_M, make_person
 from capture.simulated.render import Stage
@@ -133,18 +133,21 @@ def printed(radiance: Float32, ink: Ink, paper_infrared: float, rng: np.random.G
     """Reflectance (rows, columns, 4) of a print of linear `radiance`.
 
     A print's blacks are not black and its colours duller than the scene's. Grey is printed with black as far as the
-    common part of the three inks goes (grey component replacement, here 70 % of it).
+    common part of the three inks goes (grey component replacement), by a share that is the printer's own.
     """
     grey = radiance.mean(axis=2, keepdims=True)
-    gamut = 0.03 + 0.82 * (grey + np.float32(rng.uniform(0.75, 0.95)) * (radiance - grey))
+    white, strength = rng.uniform(*PAPER_WHITE), np.float32(rng.uniform(*TONER_STRENGTH))
+    toner, dye = rng.uniform(*BLACK_TONER_INFRARED), np.float32(rng.uniform(*DYE_TRANSMITTANCE))
+    gamut = 0.03 + np.float32(white - 0.03) * (grey + np.float32(rng.uniform(0.75, 0.95)) * (radiance - grey))
     tint = rng.uniform(0.94, 1.04, 3).astype(np.float32)  # no two printers agree
     visible = np.clip(gamut * tint, 0, 0.9)
     # Perceived darkness decides how much black is laid down.
-    black = 0.7 * np.clip(1 - np.power(np.clip(visible.max(axis=2, keepdims=True) / 0.85, 1e-4, 1), 1 / 2.2), 0, 1)
+    black = strength * np.clip(1 - np.power(np.clip(visible.max(axis=2, keepdims=True) / np.float32(white), 1e-4, 1),
+                                            np.float32(1 / 2.2)), 0, 1)
     if ink is Ink.TONER:
-        infrared = paper_infrared * (1 - black) + BLACK_TONER_INFRARED * black
+        infrared = paper_infrared * (1 - black) + np.float32(toner) * black
     else:
-        infrared = paper_infrared * (1 - (1 - DYE_TRANSMITTANCE) * (1 - grey))
+        infrared = paper_infrared * (1 - (1 - dye) * (1 - grey))
     out = np.concatenate([visible, infrared], axis=2)
-    out *= (1 + 0.012 * rng.standard_normal((*out.shape[:2], 1))).astype(np.float32)  # paper grain
+    out *= (1 + 0.012 * rng.standard_normal((*out.shape[:2], 1), dtype=np.float32))  # paper grain
     return np.asarray(np.clip(out, 0, 1), np.float32)

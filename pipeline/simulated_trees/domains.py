@@ -249,7 +249,7 @@ def rendered_species(specification: DomainSpecification, split: Split,
 
 
 #: Samples of `L`'s lists as shares of those of all others together.
-LIVE_SHARES = {Split.TRAIN: 0.4, Split.VALIDATION: 0.06, Split.TEST: 0.1}
+LIVE_SHARES = {Split.TRAIN: 0.8, Split.VALIDATION: 0.08, Split.TEST: 0.12}
 
 #: Samples of the public lists' domains together, by the name of a size. `large`: as many as the public lists.
 SIZES = {"tiny": 120, "small": 2_000, "medium": 10_000, "large": sum(each.lines for each in COUNTS.values())}

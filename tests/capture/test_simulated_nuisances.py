@@ -5,6 +5,7 @@ import pytest
 
 from capture.simulated.attacks import HELD_SCALES, WORN_SCALES
 from capture.simulated.catalogue import make_scene
+from capture.simulated.gestures import SHARES, Gesture, draw_gesture
 from capture.simulated.pictures import take_picture
 from capture.simulated.scene import Blinking
 
@@ -78,3 +79,35 @@ def test_depicted_faces_come_in_sizes_around_life(name, limits):
     assert min(sizes) > 0.9 * limits[0]
     assert max(sizes) < 1.1 * limits[1]
     assert max(sizes) - min(sizes) > 0.3 * (limits[1] - limits[0])
+
+
+def session_of(gesture):
+    return next(seed for seed in range(1000) if draw_gesture(seed) is gesture)
+
+
+def names(scene):
+    return [body.name for body in scene.bodies]
+
+
+@pytest.mark.parametrize(("gesture", "shows"), [(Gesture.CHIN, {"hand"}), (Gesture.TEMPLE, {"hand"}),
+                                                (Gesture.SHEET, {"hand", "sheet of text"}),
+                                                (Gesture.PHONE, {"hand", "phone in hand"}), (Gesture.NONE, set())])
+@pytest.mark.parametrize("name", ["bona_fide", "rigid_mask", "face_cut_print", "heavy_make_up"])
+def test_hands_and_objects_belong_to_the_session_whatever_the_label(name, gesture, shows):
+    seen = set(names(make_scene(name, seed=3, session_seed=session_of(gesture))))
+    assert seen & {"hand", "sheet of text", "phone in hand"} == shows
+
+
+def test_shares_of_gestures_are_what_is_drawn():
+    drawn = [draw_gesture(seed) for seed in range(1500)]
+    for gesture, share in SHARES.items():
+        assert drawn.count(gesture) / 1500 == pytest.approx(share, abs=0.035)
+
+
+def test_wearers_of_masks_wear_spectacles_hats_and_scarves_as_often_as_anybody():
+    live, wearers = ([set(names(make_scene(name, seed=seed))) for seed in range(40)]
+                     for name in ("bona_fide", "rigid_mask"))
+    for worn in ("spectacle frame", "scarf"):
+        counts = [sum(worn in each for each in group) for group in (live, wearers)]
+        assert min(counts) > 0
+        assert abs(counts[0] - counts[1]) < 12
