@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small train-default evaluate-default ship-default clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small audit-simulator train-default evaluate-default ship-default clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -66,6 +66,19 @@ reproduce-small: set-up  ## Protocol 1 on simulated data: five methods, resumabl
 	$(RUN)/mmdg benchmark --recipe reproduce_small --data '$(SMALL_DATA)' \
 	  --metadata '$(SMALL_DATA)/lists/P-metadata.csv' --cache-mib 512 --out '$(SMALL_RUNS)' $(BENCHMARK_ARGUMENTS)
 	$(RUN)/mmdg report '$(SMALL_RUNS)' --out '$(SMALL_REPORT)'
+
+# Rendering the three trees is most of it; they are kept, and an interrupted rendering goes on. AUDIT_ARGUMENTS such as
+# --runs DIR, --commit docs/simulator-difficulty.json.
+AUDIT_SIZE ?= 2000
+AUDIT_TREES ?= out/simulator_audit_trees
+AUDIT_REPORT ?= out/simulator_audit
+AUDIT_ARGUMENTS ?=
+audit-simulator: set-up  ## what the simulator gives away: probes, single cues, noise, balance; fails where a bound does
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/tree' --size $(AUDIT_SIZE) --domains CPSWL
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/other_seed' --size $(AUDIT_SIZE) --domains CPSWL --seed 1
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/null_attack' --size $(AUDIT_SIZE) --domains CPSWL --null-attack
+	$(RUN)/mmdg simulate audit '$(AUDIT_TREES)/tree' '$(AUDIT_TREES)/other_seed' '$(AUDIT_TREES)/null_attack' \
+	  --out '$(AUDIT_REPORT)' $(AUDIT_ARGUMENTS)
 
 # Every step can be stopped and goes on when the target is made again; TRAIN_ARGUMENTS='--time-limit 9m' stops by itself.
 # DEFAULT_SIZE is of the tree, DEFAULT_SPECIFICATION the simulator's difficulty specification, DEFAULT_POINT the operating
