@@ -34,18 +34,18 @@ from capture.simulated.view import View
 
 BASELINE_M, DEPTH_UNIT_M = 0.055, 1e-3
 NEAREST_M, FARTHEST_M = 0.18, 6.0
-#: Pixels outside the window around the faces are rendered at this step.
-COARSE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """Paths a pixel: in the window around the faces (`colour`, `infrared`, `dots` each) and `outside` it."""
+    """Paths a pixel: in the window around the faces (`colour`, `infrared`, `dots` each), and `outside` it, where only
+    every `step`-th pixel of a row and of a column is rendered."""
 
     colour: int = 16
-    infrared: int = 16
+    infrared: int = 12
     dots: int = 9
-    outside: int = 4
+    outside: int = 8
+    step: int = 4
 
 
 def independent_rig(serial: str = "SIM-INDEPENDENT-0") -> Rig:
@@ -172,7 +172,7 @@ class IndependentSensors:
         window = face_window(self.scene, self.colour_view, time_s)
         depth_window = face_window(self.scene, self.depth_view, time_s)
         colour_light = self._image(self.stage.at(time_s, Band.COLOUR), self.colour_view, window, self.quality.colour,
-                                   next(seeds), next(seeds), bounces=3)
+                                   next(seeds), next(seeds), bounces=2)
         lit = self.stage.at(time_s, Band.INFRARED)
         infrared_light = self._image(lit, self.depth_view, depth_window, self.quality.infrared, next(seeds),
                                      next(seeds), bounces=2)[..., 0]
@@ -190,7 +190,7 @@ class IndependentSensors:
                coarse_seed: int, fine_seed: int, *, bounces: int) -> Float32:
         """Radiance (H, W, 3): fine in the window, coarse around it."""
         i = view.intrinsics
-        coarse = stage.radiance(Shot(view, slice(0, i.height), slice(0, i.width), self.quality.outside, COARSE),
+        coarse = stage.radiance(Shot(view, slice(0, i.height), slice(0, i.width), self.quality.outside, self.quality.step),
                                 coarse_seed, bounces=bounces)
         light = np.asarray(cv2.resize(coarse, (i.width, i.height), interpolation=cv2.INTER_LINEAR), np.float32)
         if window is not None:
@@ -200,7 +200,7 @@ class IndependentSensors:
     def _coarse_depth(self, stage: StageAtInstant, seed: int) -> NDArray[np.uint16]:
         """Depth (H, W) without errors, for the surroundings of the window."""
         i = self.depth_view.intrinsics
-        coarse = stage.depth_m(Shot(self.depth_view, slice(0, i.height), slice(0, i.width), 1, COARSE), seed)
+        coarse = stage.depth_m(Shot(self.depth_view, slice(0, i.height), slice(0, i.width), 1, self.quality.step), seed)
         disparity = np.float32(self._focal_baseline) / np.maximum(coarse, np.float32(1e-3))
         disparity = cv2.resize(disparity, (i.width, i.height), interpolation=cv2.INTER_NEAREST)
         return depth_units(np.asarray(disparity, np.float32), self._focal_baseline, DEPTH_UNIT_M, nearest_m=NEAREST_M,

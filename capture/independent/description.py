@@ -138,28 +138,31 @@ def emitted(body: Body, band: Band) -> Float32 | None:
     return np.ascontiguousarray(body.texture[..., :3] * np.float32(body.material.emission))
 
 
-def face_window(scene: Scene, view: View, time_s: float, margin: float = 0.35) -> tuple[slice, slice] | None:
-    """Rows and columns of `view` around all faces, `margin` of a face's size on each side; None without a face.
+def face_window(scene: Scene, view: View, time_s: float, scale: float = 1.25) -> tuple[slice, slice] | None:
+    """Rows and columns of `view` around all faces: of each a square, `scale` times its outline's longer side; None
+    without a face.
 
-    The window follows the faces' outlines, which every label has; it is generous enough for any crop around them.
+    The window follows the faces' outlines, which every label has, and contains the crop that the live path takes (1.3
+    times a detector's box, which ends at brows and chin).
     """
-    boxes = []
+    lows, highs = [], []
     for body in scene.bodies:
         if body.face_points is None:
             continue
         pixels = view.project(body.motion.pose(time_s).to_world(body.face_points))
         if np.isfinite(pixels).all():
             low, high = pixels.min(axis=0), pixels.max(axis=0)
-            boxes.append([low - margin * (high - low), high + margin * (high - low)])
-    if not boxes:
+            reach = scale / 2 * (high - low).max()
+            lows.append((low + high) / 2 - reach)
+            highs.append((low + high) / 2 + reach)
+    if not lows:
         return None
-    i = view.intrinsics
-    low = np.clip(np.min([box[0] for box in boxes], axis=0), 0, [i.width, i.height]).astype(int) // 2 * 2
-    high = -(-np.clip(np.max([box[1] for box in boxes], axis=0), 0, [i.width, i.height]).astype(int) // 2) * 2
-    high = np.minimum(high, [i.width, i.height])
-    if (high - low).min() < 8:
+    size = np.array([view.intrinsics.width, view.intrinsics.height])
+    left, top = (np.clip(np.min(lows, axis=0), 0, size).astype(int) // 2 * 2).tolist()
+    right, bottom = np.minimum(-(-np.clip(np.max(highs, axis=0), 0, size).astype(int) // 2) * 2, size).tolist()
+    if right - left < 8 or bottom - top < 8:
         return None
-    return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
+    return slice(top, bottom), slice(left, right)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -103,8 +103,8 @@ class InfraredImager(Imager):
         super().__init__(shape, serial, purpose, noise or ImagerNoise(full_well=7000.0, read_electrons=6.0))
 
     def gain(self, radiance: Float32) -> float:
-        """Automatic exposure: the brightest twentieth of the image begins at code 185."""
-        return float(min(185.0 / max(float(np.percentile(radiance, 95)), 1e-6), self.MOST_GAIN))
+        """Automatic exposure: the brightest fiftieth of the image begins at code 190."""
+        return float(min(190.0 / max(float(np.percentile(radiance, 98)), 1e-6), self.MOST_GAIN))
 
     def picture(self, radiance: Float32, gain: float, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Codes (H, W)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -205,12 +206,18 @@ class StageAtInstant:
 
     def radiance(self, shot: Shot, seed: int, *, bounces: int = 3) -> Float32:
         """Radiance (rows, columns, 3) of the shot; `bounces` of light before the eye."""
-        image = self._render(self.solid, shot, seed, {"type": "path", "max_depth": bounces + 1})
-        if self._glass is not None:
-            quick = shot._replace(samples=max(shot.samples // 2, 4))
-            passed = 1 - self._render(self._cover, quick, seed + 1, {"type": "direct"})
-            image = image * passed + self._render(self._glass, shot, seed + 2,
-                                                  {"type": "path", "max_depth": 2, "hide_emitters": True})
+        image = without_fireflies(self._render(self.solid, shot, seed, {"type": "path", "max_depth": bounces + 1}))
+        if self._glass is None:
+            return image
+        taken = self._render(self._cover, shot._replace(samples=4), seed + 1, {"type": "path", "max_depth": 1})
+        part = covered_part(taken[..., 0] > 0, shot)
+        if part is None:
+            return image
+        rows, columns = (slice((own.start - whole.start) // shot.step, (own.stop - whole.start) // shot.step)
+                         for own, whole in ((part.rows, shot.rows), (part.columns, shot.columns)))
+        image *= 1 - taken
+        image[rows, columns] += without_fireflies(self._render(
+            self._glass, part, seed + 2, {"type": "path", "max_depth": 2, "hide_emitters": True}))
         return image
 
     def depth_m(self, shot: Shot, seed: int) -> Float32:
@@ -232,6 +239,25 @@ class StageAtInstant:
         image = mi.render(scene, sensor=sensor, integrator=mi.load_dict(integrator), seed=seed & 0x7FFFFFFF,
                           spp=shot.samples)
         return np.asarray(image, np.float32)
+
+
+def covered_part(covered: NDArray[np.bool_], shot: Shot) -> Shot | None:
+    """The smallest shot within `shot` that holds what is `covered` (rows, columns of its image); None: nothing."""
+    rows, columns = np.flatnonzero(covered.any(axis=1)), np.flatnonzero(covered.any(axis=0))
+    if not len(rows):
+        return None
+    step = shot.step
+    return shot._replace(
+        rows=slice(shot.rows.start + int(rows[0]) * step, shot.rows.start + int(rows[-1] + 1) * step),
+        columns=slice(shot.columns.start + int(columns[0]) * step, shot.columns.start + int(columns[-1] + 1) * step))
+
+
+def without_fireflies(image: Float32) -> Float32:
+    """Single pixels that are ten times brighter than the median around them (paths that met a small lamp by chance)
+    become that median."""
+    median = cv2.medianBlur(np.ascontiguousarray(image), 3)
+    wild = (image > 10 * median + np.float32(0.05)).any(axis=2)
+    return np.asarray(np.where(wild[..., None], median, image), np.float32)
 
 
 def _constant(radiance: list[float]) -> dict[str, Any]:
