@@ -41,10 +41,10 @@ class Quality:
     """Paths a pixel: in the window around the faces (`colour`, `infrared`, `dots` each), and `outside` it, where only
     every `step`-th pixel of a row and of a column is rendered."""
 
-    colour: int = 16
-    infrared: int = 12
-    dots: int = 9
-    outside: int = 8
+    colour: int = 9
+    infrared: int = 9
+    dots: int = 4
+    outside: int = 4
     step: int = 4
 
 
@@ -132,8 +132,9 @@ class IndependentCamera(Camera):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rendered:
-    """One instant: `colour` uint8 (H, W, 3) RGB, `depth` uint16 (H, W) in units, `infrared` uint8 (H, W); `colour_light`
-    and `infrared_light` the radiance behind them, `window`, `depth_window` where it was rendered fully."""
+    """One instant: `colour` uint8 (H, W, 3) RGB, `depth` uint16 (H, W) in units, `infrared` uint8 (H, W);
+    `colour_light` and `infrared_light` the radiance behind them, `window`, `depth_window` where it was rendered
+    fully."""
 
     colour: NDArray[np.uint8]
     depth: NDArray[np.uint16]
@@ -190,8 +191,8 @@ class IndependentSensors:
                coarse_seed: int, fine_seed: int, *, bounces: int) -> Float32:
         """Radiance (H, W, 3): fine in the window, coarse around it."""
         i = view.intrinsics
-        coarse = stage.radiance(Shot(view, slice(0, i.height), slice(0, i.width), self.quality.outside, self.quality.step),
-                                coarse_seed, bounces=bounces)
+        quick = Shot(view, slice(0, i.height), slice(0, i.width), self.quality.outside, self.quality.step)
+        coarse = stage.radiance(quick, coarse_seed, bounces=bounces)
         light = np.asarray(cv2.resize(coarse, (i.width, i.height), interpolation=cv2.INTER_LINEAR), np.float32)
         if window is not None:
             light[window] = stage.radiance(Shot(view, *window, samples), fine_seed, bounces=bounces)
@@ -201,9 +202,10 @@ class IndependentSensors:
         """Depth (H, W) without errors, for the surroundings of the window."""
         i = self.depth_view.intrinsics
         coarse = stage.depth_m(Shot(self.depth_view, slice(0, i.height), slice(0, i.width), 1, self.quality.step), seed)
-        disparity = np.float32(self._focal_baseline) / np.maximum(coarse, np.float32(1e-3))
-        disparity = cv2.resize(disparity, (i.width, i.height), interpolation=cv2.INTER_NEAREST)
-        return depth_units(np.asarray(disparity, np.float32), self._focal_baseline, DEPTH_UNIT_M, nearest_m=NEAREST_M,
+        coarse_px = np.float32(self._focal_baseline) / np.maximum(coarse, np.float32(1e-3))
+        disparity_px = np.asarray(cv2.resize(coarse_px, (i.width, i.height), interpolation=cv2.INTER_NEAREST),
+                                  np.float32)
+        return depth_units(disparity_px, self._focal_baseline, DEPTH_UNIT_M, nearest_m=NEAREST_M,
                            farthest_m=FARTHEST_M)
 
     def _matched(self, time_s: float, window: tuple[slice, slice], seeds: tuple[int, int],

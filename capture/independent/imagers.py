@@ -60,7 +60,7 @@ class Imager:
         return np.asarray(np.clip(electrons / np.float32(self.noise.full_well), 0, 1), np.float32)
 
     def through_lens(self, radiance: Float32) -> Float32:
-        """Blurred by the lens; what is brighter than eight times white counts as that much (flare is not modelled)."""
+        """Blurred by the lens."""
         return np.asarray(cv2.GaussianBlur(radiance, (0, 0), self.noise.lens_px), np.float32)
 
 
@@ -88,8 +88,10 @@ class ColourImager(Imager):
         sharp = tone + np.float32(0.35) * (tone - cv2.GaussianBlur(tone, (0, 0), 1.2))
         image = np.clip(255 * sharp + 0.5, 0, 255).astype(np.uint8)
         coded, buffer = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.noise.jpeg_quality])
+        decoded = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
         assert coded
-        return np.ascontiguousarray(cv2.imdecode(buffer, cv2.IMREAD_COLOR)[..., ::-1])
+        assert decoded is not None, "OpenCV reads what it wrote"
+        return np.ascontiguousarray(decoded[..., ::-1], np.uint8)
 
 
 class InfraredImager(Imager):
@@ -103,8 +105,8 @@ class InfraredImager(Imager):
         super().__init__(shape, serial, purpose, noise or ImagerNoise(full_well=7000.0, read_electrons=6.0))
 
     def gain(self, radiance: Float32) -> float:
-        """Automatic exposure: the brightest fiftieth of the image begins at code 190."""
-        return float(min(190.0 / max(float(np.percentile(radiance, 98)), 1e-6), self.MOST_GAIN))
+        """Automatic exposure: the brightest hundredth of the image begins at code 205."""
+        return float(min(205.0 / max(float(np.percentile(radiance, 99)), 1e-6), self.MOST_GAIN))
 
     def picture(self, radiance: Float32, gain: float, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Codes (H, W)."""

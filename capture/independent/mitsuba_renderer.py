@@ -33,7 +33,6 @@ from capture.simulated.meshes import Float32
 from capture.simulated.scene import Body, Scene
 from capture.simulated.view import View
 
-
 NEAR_CLIP_M = 1e-3
 
 
@@ -102,7 +101,7 @@ class MitsubaStage:
             parts[f"body_{surface.body}"] = self._mesh(surface, self._reflection(surface.body, band),
                                                        emitted(body, band))
 
-        def lights() -> dict[str, Any]:  # made anew for each scene: Mitsuba moves a texture's data out of its description
+        def lights() -> dict[str, Any]:  # anew for each scene: Mitsuba moves a texture's data out of its description
             return self._lights(time_s, band, lamp=lamp, projector=projector)
         found = StageAtInstant(self.mi, self.mi.load_dict({**parts, **lights()}), None, None)
         if not veils:
@@ -141,7 +140,8 @@ class MitsubaStage:
         properties = self.mi.Properties()
         properties["mesh_bsdf"] = reflection
         if radiance is not None:
-            properties["mesh_emitter"] = self.mi.load_dict({"type": "area", "radiance": self._bitmap(radiance)})
+            properties["mesh_emitter"] = self.mi.load_dict({
+                "type": "area", "radiance": self._bitmap(radiance), "sampling_weight": 1e-4})
         mesh = self.mi.Mesh(f"body_{surface.body}", vertex_count=len(surface.vertices),
                             face_count=len(surface.triangles), has_vertex_normals=True, has_vertex_texcoords=True,
                             props=properties)
@@ -175,14 +175,15 @@ class MitsubaStage:
         if lamp:
             # A disk of radiance L gives white at 1 m the radiance L r².
             radiance = 1 / LAMP_RADIUS_M ** 2
-            lights["lamp"] = {"type": "disk", "to_world": transform().translate(list(LAMP_PLACE_M)).scale(LAMP_RADIUS_M),
+            place = transform().translate(list(LAMP_PLACE_M)).scale(LAMP_RADIUS_M)
+            lights["lamp"] = {"type": "disk", "to_world": place,
                               "emitter": {"type": "area", "radiance": {"type": "rgb", "value": [radiance] * 3}}}
         if projector is not None:
-            place = np.array(projector.place_m)
+            x, y, z = projector.place_m
             lights["projector"] = {
                 "type": "projector", "fov": projector.field_deg,
                 "irradiance": self._bitmap(np.repeat(projector.pattern[..., None] * np.float32(np.pi), 3, axis=2)),
-                "to_world": transform().look_at(list(place), list(place + [0.0, 0.0, 1.0]), [0, -1, 0])}
+                "to_world": transform().look_at([x, y, z], [x, y, z + 1], [0, -1, 0])}
         return lights
 
     def _softbox(self, lamp: AreaLamp) -> dict[str, Any]:
@@ -256,12 +257,13 @@ def without_fireflies(image: Float32) -> Float32:
     """Single pixels that are ten times brighter than the median around them (paths that met a small lamp by chance)
     become that median."""
     median = cv2.medianBlur(np.ascontiguousarray(image), 3)
-    wild = (image > 10 * median + np.float32(0.05)).any(axis=2)
+    wild: NDArray[np.bool_] = np.any(image > 10 * median + np.float32(0.05), axis=2)
     return np.asarray(np.where(wild[..., None], median, image), np.float32)
 
 
 def _constant(radiance: list[float]) -> dict[str, Any]:
-    return {"type": "constant", "radiance": {"type": "rgb", "value": radiance}}
+    """Light from everywhere. Paths find it by themselves; the lamps get all the samples that are aimed at emitters."""
+    return {"type": "constant", "radiance": {"type": "rgb", "value": radiance}, "sampling_weight": 0.0}
 
 
 def camera_to_world(view: View) -> NDArray[np.float64]:

@@ -31,6 +31,9 @@ def dot_pattern(serial: str, dots: int = 9000, shape: tuple[int, int] = (960, 12
         if not taken[int(y), int(x)]:
             cv2.circle(taken, (int(x), int(y)), round(apart), 1, -1)
             pattern[int(y), int(x)] = rng.uniform(0.6, 1.0)
+            dots -= 1
+            if not dots:
+                break
     spot = 1.3
     pattern = cv2.GaussianBlur(pattern, (0, 0), spot) * np.float32(2 * np.pi * spot ** 2)
     return np.asarray(0.12 + 4.0 * pattern, np.float32)
