@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +14,22 @@ from capture.simulated.response import encode_srgb
 
 #: Raw values of white, with headroom below 16 bits for noise.
 _WHITE = 4095 * 8
+_TONE = encode_srgb(np.arange(_WHITE + 1, dtype=np.float32) / np.float32(_WHITE))
+
+
+@lru_cache(maxsize=2)
+def _bank(count: int) -> Float32:
+    numbers = np.random.default_rng(45).standard_normal(count, dtype=np.float32)
+    numbers.flags.writeable = False
+    return numbers
 
 
 class NormalBank:
-    """Normal numbers by seed. Drawing them costs more than rendering: each frame reads the bank from another place."""
+    """Normal numbers. Drawing them costs more than rendering, so one bank serves every camera and each frame reads it
+    from another place, drawn from the frame's own generator."""
 
-    def __init__(self, seed: int, largest: int) -> None:
-        self._numbers = np.random.default_rng([seed, 45]).standard_normal(2 * largest + 65_536, dtype=np.float32)
+    def __init__(self, largest: int) -> None:
+        self._numbers = _bank(2 * largest + 1_000_003)
 
     def draw(self, rng: np.random.Generator, count: int) -> Float32:
         """`count` of them, (count,)."""
@@ -27,15 +38,10 @@ class NormalBank:
 
 
 class ColourPath:
-    """The colour sensor behind its lens; `serial` draws the unit's fixed pattern, None for a sensor without."""
+    """The colour sensor behind its lens; `gains` (H, W) is the unit's fixed pattern."""
 
-    def __init__(self, shape: tuple[int, int], noise: SensorNoise, bank: NormalBank,
-                 serial: np.random.Generator | None) -> None:
-        self.noise, self._bank = noise, bank
-        self._gains: Float32 = np.ones(shape, np.float32)
-        if serial is not None:
-            self._gains += np.float32(noise.fixed_pattern) * serial.standard_normal(shape, dtype=np.float32)
-        self._tone = encode_srgb(np.arange(_WHITE + 1, dtype=np.float32) / np.float32(_WHITE))
+    def __init__(self, noise: SensorNoise, bank: NormalBank, gains: Float32) -> None:
+        self.noise, self._bank, self._gains = noise, bank, gains
 
     def finish(self, radiance: Float32, exposure: float, rng: np.random.Generator,
                region: tuple[slice, slice]) -> NDArray[np.uint8]:
@@ -47,13 +53,13 @@ class ColourPath:
             return encode_srgb(radiance * np.float32(exposure))
         if not noise.bayer:
             planes = [self._exposed(radiance[..., band], exposure, rng) for band in range(3)]
-            return self._finish_chroma(self._tone[np.stack(planes, axis=-1)])
+            return self._finish_chroma(_TONE[np.stack(planes, axis=-1)])
         raw = np.empty(radiance.shape[:2], np.float32)
         raw[0::2, 0::2], raw[0::2, 1::2] = radiance[0::2, 0::2, 0], radiance[0::2, 1::2, 1]
         raw[1::2, 0::2], raw[1::2, 1::2] = radiance[1::2, 0::2, 1], radiance[1::2, 1::2, 2]
         # OpenCV names the pattern by its second row: red first here is BayerBG there.
         colour = cv2.demosaicing(self._exposed(raw, exposure, rng), cv2.COLOR_BayerBG2RGB)
-        return self._finish_chroma(self._tone[colour])
+        return self._finish_chroma(_TONE[colour])
 
     def _exposed(self, radiance: Float32, exposure: float, rng: np.random.Generator) -> NDArray[np.uint16]:
         """Raw values (H, W): fixed pattern, shot and read noise."""

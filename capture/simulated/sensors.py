@@ -9,7 +9,8 @@ of one unit is copied. Other kinds of camera are rows of `capture.simulated.prof
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -34,6 +35,8 @@ DEPTH_SCALE_M = _D4XX.depth_scale_m
 STEREO_BASELINE_M = _D4XX.baseline_m
 #: Mild lens distortion for those who ask for it: k1, k2, p1, p2, k3.
 MILD_DISTORTION = (0.06, -0.12, 0.0006, -0.0004, 0.03)
+#: Exposure is metered on every so-manieth pixel of every so-manieth row.
+_METERED = 4
 #: Luminance weights of the infrared imagers for visible light: silicon sees red best.
 _VISIBLE_WEIGHTS = np.array([0.45, 0.35, 0.20], np.float32)
 
@@ -71,15 +74,43 @@ def serial_generator(serial: str, purpose: int) -> np.random.Generator:
     return np.random.default_rng([int.from_bytes(hashlib.sha256(serial.encode()).digest()[:8], "big"), purpose])
 
 
+@lru_cache(maxsize=12)
+def fixed_gains(serial: str, purpose: int, shape: tuple[int, int], spread: float) -> Float32:
+    """A unit's fixed pattern: how sensitive each pixel (H, W) is, 1 on average."""
+    gains = np.ones(shape, np.float32)
+    if spread:
+        gains += np.float32(spread) * serial_generator(serial, purpose).standard_normal(shape, dtype=np.float32)
+    gains.flags.writeable = False
+    return gains
+
+
+@lru_cache(maxsize=4)
+def unit_dots(serial: str, dots: int) -> Float32:
+    """The dot pattern of a unit's projector."""
+    return dot_pattern(dots, serial_generator(serial, 3))
+
+
+@lru_cache(maxsize=12)
+def shared_view(intrinsics: Intrinsics, from_world: Extrinsics) -> View:
+    """A view with its rays, kept for the next camera of the same calibration."""
+    return View(intrinsics=intrinsics, from_world=from_world)
+
+
+def every_nth(intrinsics: Intrinsics, step: int) -> Intrinsics:
+    """Of an image made of every `step`-th pixel of every `step`-th row."""
+    return replace(intrinsics, width=-(-intrinsics.width // step), height=-(-intrinsics.height // step),
+                   fx=intrinsics.fx / step, fy=intrinsics.fy / step, cx=intrinsics.cx / step, cy=intrinsics.cy / step)
+
+
 class Sensors:
     """Renders planes of one scene. Each instant depends on scene, rig, seed and index alone, never on what came
     before."""
 
     def __init__(self, scene: Scene, rig: Rig, noise: SensorNoise, seed: int, profile: SensorProfile = _D4XX) -> None:
         self.stage, self.rig, self.noise, self.seed, self.profile = Stage(scene), rig, noise, seed, profile
-        self.colour_view = View(intrinsics=rig.intrinsics[StreamKind.COLOUR],
-                                from_world=rig.transform(StreamKind.DEPTH, StreamKind.COLOUR))
-        self.depth_view = View(intrinsics=rig.intrinsics[StreamKind.DEPTH], from_world=Extrinsics.identity())
+        self.colour_view = shared_view(rig.intrinsics[StreamKind.COLOUR],
+                                       rig.transform(StreamKind.DEPTH, StreamKind.COLOUR))
+        self.depth_view = shared_view(rig.intrinsics[StreamKind.DEPTH], Extrinsics.identity())
         shape = (self.depth_view.intrinsics.height, self.depth_view.intrinsics.width)
         colour_shape = (self.colour_view.intrinsics.height, self.colour_view.intrinsics.width)
         self._wall_colour = wall_radiance(self.colour_view, scene.wall, scene.light)[0]
@@ -91,28 +122,24 @@ class Sensors:
         visible, infrared = wall_radiance(self.depth_view, scene.wall, scene.light)
         self._wall_infrared = infrared
         self._wall_visible = visible @ _VISIBLE_WEIGHTS if profile.visible_share else None
-        bank = NormalBank(seed, max(int(np.prod(shape)), int(np.prod(colour_shape))) * 3)
-        self._bank = bank
-        self._colour_path = ColourPath(colour_shape, noise, bank,
-                                       serial_generator(rig.serial, 1) if noise.fixed_pattern else None)
+        self._bank = NormalBank(max(int(np.prod(shape)), int(np.prod(colour_shape))))
+        self._colour_path = ColourPath(noise, self._bank, fixed_gains(rig.serial, 1, colour_shape, noise.fixed_pattern))
         self._errors = DepthErrors(shape, noise, seed)
         blotches = cv2.GaussianBlur(np.random.default_rng([seed, 41]).standard_normal((64, 64)), (0, 0), 2.0)
         self._blotches: Float32 = (blotches / np.std(blotches)).astype(np.float32)
-        self._infrared_gains: Float32 = np.ones(shape, np.float32)
-        if noise.fixed_pattern:
-            self._infrared_gains += np.float32(noise.fixed_pattern) * serial_generator(rig.serial, 2).standard_normal(
-                shape, dtype=np.float32)
+        self._infrared_gains = fixed_gains(rig.serial, 2, shape, noise.fixed_pattern)
         self._settle_exposure()
-        self._dots = dot_pattern(profile.dots, serial_generator(rig.serial, 3)) \
+        self._dots = unit_dots(rig.serial, profile.dots) \
             if profile.emitter is EmitterState.ON else None
 
     def _settle_exposure(self) -> None:
         """What is brighter than skin (paper, a subject too near) makes automatic exposure back off, to about 215."""
-        visible = self.stage.visible(self.depth_view, self.stage.states(0.0))
+        coarse = shared_view(every_nth(self.depth_view.intrinsics, _METERED), Extrinsics.identity())
+        visible = self.stage.visible(coarse, self.stage.states(0.0))
         if self.noise.full_well is None:
             return
-        level = self._wall_infrared.reshape(-1).copy()
-        self.stage.paint_infrared(self.depth_view, visible, level)
+        level = np.ascontiguousarray(self._wall_infrared[::_METERED, ::_METERED]).reshape(-1)
+        self.stage.paint_infrared(coarse, visible, level)
         metered = visible.owner.reshape(-1) >= 0 if visible.layers else slice(None)
         bright = float(np.percentile(level[metered], 95)) * float(self._infrared_gain)
         self._infrared_gain *= np.float32(min(215 / max(bright, 1e-6), 1.0))
