@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small audit-simulator clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small audit-simulator train-default evaluate-default ship-default clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -79,6 +79,54 @@ audit-simulator: set-up  ## what the simulator gives away: probes, single cues, 
 	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/null_attack' --size $(AUDIT_SIZE) --domains CPSWL --null-attack
 	$(RUN)/mmdg simulate audit '$(AUDIT_TREES)/tree' '$(AUDIT_TREES)/other_seed' '$(AUDIT_TREES)/null_attack' \
 	  --out '$(AUDIT_REPORT)' $(AUDIT_ARGUMENTS)
+
+# Every step can be stopped and goes on when the target is made again; TRAIN_ARGUMENTS='--time-limit 9m' stops by itself.
+# DEFAULT_SIZE is of the tree, DEFAULT_SPECIFICATION the simulator's difficulty specification, DEFAULT_POINT the operating
+# point that calibration writes (make evaluate-default).
+DEFAULT_DATA ?= out/default_data
+DEFAULT_SIZE ?= medium
+DEFAULT_RUN ?= out/default_run
+DEFAULT_CANDIDATE ?= out/default_candidate
+DEFAULT_SESSIONS ?= out/default_sessions
+DEFAULT_POINT ?= $(DEFAULT_SESSIONS)/operating_point.json
+DEFAULT_EVALUATION ?= $(DEFAULT_SESSIONS)/evaluation.json
+DEFAULT_SPECIFICATION ?=
+SHIPPED ?= mmdg_model/shipped
+SHIP = $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' $(if $(DEFAULT_SPECIFICATION),--specification '$(DEFAULT_SPECIFICATION)')
+
+train-default: set-up  ## the default weights from a seed: simulate, train, export; resumable (hours on two cores)
+	[ -f '$(DEFAULT_DATA)/lists/L-test.txt' ] || \
+	  $(RUN)/mmdg simulate benchmark '$(DEFAULT_DATA)' --size '$(DEFAULT_SIZE)' --domains CLPSW
+	$(RUN)/mmdg train --recipe default_weights --data '$(DEFAULT_DATA)' --lists '$(DEFAULT_DATA)/lists' \
+	  --metadata '$(DEFAULT_DATA)/lists/P-metadata.csv' --out '$(DEFAULT_RUN)' --threads 2 --cache-mib 1024 \
+	  $(TRAIN_ARGUMENTS)
+	@if [ -f '$(DEFAULT_RUN)/done.json' ]; then \
+	  $(SHIP) --out '$(DEFAULT_CANDIDATE)' && \
+	  echo 'next: make evaluate-default (calibration, then figures), then make ship-default'; \
+	else echo 'not at its end yet: make train-default goes on'; fi
+
+ship-default: set-up  ## the trained default weights with their operating point, and figures if there are, into the package
+	$(SHIP) --operating-point '$(DEFAULT_POINT)' --out '$(SHIPPED)' \
+	  $$([ ! -f '$(DEFAULT_EVALUATION)' ] || echo --evaluation '$(DEFAULT_EVALUATION)')
+	$(RUN)/mmdg weights show --json
+
+# EVALUATE_COUNT sessions of each main species are judged, CALIBRATE_COUNT calibrate; EVALUATE_ARGUMENTS such as
+# --jobs 16 or --frames 12 go to the filming. Without a finished run of make train-default the shipped weights are judged.
+EVALUATE_COUNT ?= 150
+CALIBRATE_COUNT ?= 40
+WEIGHTS_FILE ?= default.safetensors
+evaluate-default: set-up  ## the default weights on simulated sessions: calibrate, then error rates of decisions (hours)
+	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/val' --split val --count $(CALIBRATE_COUNT) $(EVALUATE_ARGUMENTS)
+	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/test' --split test --count $(EVALUATE_COUNT) $(EVALUATE_ARGUMENTS)
+	model='mmdg_model/shipped/$(WEIGHTS_FILE)'; \
+	if [ -f '$(DEFAULT_RUN)/done.json' ]; then \
+	  $(RUN)/mmdg simulate calibrate '$(DEFAULT_SESSIONS)/val' --model '$(DEFAULT_CANDIDATE)/$(WEIGHTS_FILE)' \
+	    --out '$(DEFAULT_SESSIONS)/operating_point.json'; \
+	  $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' --operating-point '$(DEFAULT_SESSIONS)/operating_point.json' \
+	    --out '$(DEFAULT_SESSIONS)/calibrated'; \
+	  model='$(DEFAULT_SESSIONS)/calibrated/$(WEIGHTS_FILE)'; \
+	fi; \
+	$(RUN)/mmdg simulate evaluate '$(DEFAULT_SESSIONS)/test' --model "$$model" --out '$(DEFAULT_SESSIONS)'
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file that holds weights and everything needed to use them. Nothing in it can execute.
 
 The header carries one metadata key, `mmdg_live`, with a JSON object: `format_version`, `model`, `inputs`, `purpose`,
-`created_by`, `training`, `known_answer`, and for other networks than MMDG `architecture`. One key, sorted JSON: the
-same content is the same file, byte for byte.
+`created_by`, `training`, `known_answer`, for other networks than MMDG `architecture`, and where it was measured
+`operating_point`. One key, sorted JSON: the same content is the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from mmdg_model.architectures import Architecture, NetworkConfig, architecture_of, build, config_from_dict
 from mmdg_model.inputs import InputSpecification
 from mmdg_model.known_answer import KnownAnswer
+from mmdg_model.operating_point import OperatingPoint, OperatingPointError
 from mmdg_model.safetensors_header import BACKBONE_KEY, METADATA_KEY, PLUS_PLUS_KEY, header_metadata
 from mmdg_model.scorer import Purpose
 from mmdg_model.whole_file import write_whole
@@ -33,7 +34,7 @@ LARGEST_FILE_BYTES = 4 * 2**30
 
 _STORED_DTYPES = (torch.float32, torch.float16)
 _KEYS = ("format_version", "model", "inputs", "purpose", "created_by", "training", "known_answer")
-_KEYS_WITH_DEFAULT: dict[str, Any] = {"architecture": str(Architecture.MMDG)}
+_KEYS_WITH_DEFAULT: dict[str, Any] = {"architecture": str(Architecture.MMDG), "operating_point": None}
 
 #: Metadata keys of our other kinds of weight files (`weights/`), and what they are.
 _OTHER_KINDS = {BACKBONE_KEY: "a backbone, from which training starts, and no liveness model",
@@ -56,6 +57,7 @@ class Checkpoint:
         known_answer: logits that a loaded network must reproduce.
         created_by: program and version that wrote the file.
         training: provenance, free JSON (data sets, seed, epochs); empty for random weights.
+        operating_point: what its scores were measured to mean; None where nobody has.
         hash: SHA-256 of the file in hexadecimal; empty before it is saved.
     """
 
@@ -66,6 +68,7 @@ class Checkpoint:
     known_answer: KnownAnswer
     created_by: str
     training: Mapping[str, Any] = field(default_factory=dict)
+    operating_point: OperatingPoint | None = None
     hash: str = ""
 
 
@@ -77,6 +80,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> str:
     """
     _check_weights(checkpoint.weights, checkpoint.config, str(path))
     _check_sizes(checkpoint.config, checkpoint.input_spec, str(path))
+    _check_measured_on(checkpoint.operating_point, checkpoint.purpose, str(path))
     about = {
         "format_version": FORMAT_VERSION,
         "model": checkpoint.config.to_dict(),
@@ -88,6 +92,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> str:
     }
     if (architecture := architecture_of(checkpoint.config)) is not Architecture.MMDG:
         about["architecture"] = str(architecture)
+    if checkpoint.operating_point is not None:
+        about["operating_point"] = checkpoint.operating_point.to_dict()
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
     blob = safetensors.torch.save(weights, metadata={METADATA_KEY: json.dumps(about, sort_keys=True, allow_nan=False)})
     write_whole(path, blob)
@@ -119,9 +125,11 @@ def load_checkpoint(path: Path, *, expected_hash: str | None = None) -> Checkpoi
     config, input_spec, known_answer = _described(about, str(path))
     _check_sizes(config, input_spec, str(path))
     _check_weights(weights, config, str(path))
-    return Checkpoint(config=config, input_spec=input_spec, purpose=_purpose(about["purpose"], str(path)),
-                      weights=weights, known_answer=known_answer, created_by=about["created_by"],
-                      training=about["training"], hash=file_hash)
+    purpose, point = _purpose(about["purpose"], str(path)), _operating_point(about["operating_point"], str(path))
+    _check_measured_on(point, purpose, str(path))
+    return Checkpoint(config=config, input_spec=input_spec, purpose=purpose, weights=weights, known_answer=known_answer,
+                      created_by=about["created_by"], training=about["training"], operating_point=point,
+                      hash=file_hash)
 
 
 def _read(path: Path) -> bytes:
@@ -184,6 +192,22 @@ def _purpose(value: object, place: str) -> Purpose:
         raise CheckpointError(f"checkpoint {place}: purpose is {value!r}, expected one of {', '.join(Purpose)}; a "
                               "checkpoint of unknown purpose may decide nothing: export it again")
     return Purpose(str(value))
+
+
+def _operating_point(value: object, place: str) -> OperatingPoint | None:
+    if value is None:
+        return None
+    try:
+        return OperatingPoint.from_dict(value, place=f"checkpoint {place}: operating_point")
+    except OperatingPointError as error:
+        raise CheckpointError(f"{error}; measure it and export the checkpoint again") from error
+
+
+def _check_measured_on(point: OperatingPoint | None, purpose: Purpose, place: str) -> None:
+    if point is not None and purpose is Purpose.RELEASE and point.data != "real":
+        raise CheckpointError(f"checkpoint {place}: purpose is release, operating_point.data is {point.data!r}; what "
+                              "decides about real people is calibrated on real sessions: measure it there, or leave "
+                              "it out")
 
 
 def _check_sizes(config: NetworkConfig, input_spec: InputSpecification, place: str) -> None:

@@ -6,9 +6,11 @@ A camera that replays in lock-step brings its own clock, the stamps of its frame
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import Purpose
 from pipeline.messages import CameraEnded, Observation, ProcessEvent, Score
 from pipeline.policy import Policy
@@ -262,7 +264,10 @@ class DecisionEngine:
     def _announced(self, event: ProcessEvent, now_ns: int) -> list[Event]:
         """Inference is ready. A model other than the announced one ends what is open: evidence does not mix."""
         try:
-            model = ModelInfo(model_hash=event.detail["model_hash"], purpose=Purpose(event.detail["purpose"]))
+            text = event.detail.get("operating_point")
+            point = None if text is None else OperatingPoint.from_dict(json.loads(text), place="announced")
+            model = ModelInfo(model_hash=event.detail["model_hash"], purpose=Purpose(event.detail["purpose"]),
+                              operating_point=point)
         except (KeyError, ValueError):
             if self.model is None:
                 self.counters["model_not_announced"] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
@@ -102,6 +103,8 @@ def run(name: str, endpoints: Endpoints, settings: InferenceSettings) -> None:
         credit, asked_ns = 0, 0
         identification = {"model_hash": scorer.model_hash, "purpose": scorer.purpose.value, "worker": worker,
                           "arithmetic": str(scorer.description)}
+        if scorer.operating_point is not None:
+            identification["operating_point"] = json.dumps(scorer.operating_point.to_dict(), sort_keys=True)
         context.progress("ready", 0, detail=identification)
         while not context.stop_requested:
             now_ns = time.monotonic_ns()

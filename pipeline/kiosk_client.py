@@ -97,6 +97,8 @@ def is_open(decision: KioskDecision | None, session: KioskSession, *, accept_sim
         and fields.get("origin") == "kiosk"
         and fields.get("examined") is True
         and (fields.get("simulated") is False or (accept_simulated and fields.get("simulated") is True))
+        and (fields.get("model_purpose") == "release"
+             or (accept_simulated and fields.get("simulated") is True and fields.get("model_purpose") == "simulated"))
         and fields.get("session_id") == session.session_id
         and isinstance(nonce, str) and hmac.compare_digest(nonce.encode(), session.nonce.encode())
         and fields.get("transaction_hash") == session.transaction_hash

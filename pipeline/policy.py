@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import Modality, Purpose
 from pipeline.guidance import GUIDANCE_CODES
 
@@ -15,6 +16,9 @@ from pipeline.guidance import GUIDANCE_CODES
 HARD_DEADLINE_MS = 10_000
 #: A decision may not be acted on later than this after it was made.
 MAX_EXPIRY_MS = 5_000
+
+#: ρ of successive scored frames where nobody has measured it: cautious, thirty frames count as one or two.
+ASSUMED_FRAME_CORRELATION = 0.95
 
 #: Conditions under which a frame is no evidence. A frame that is gated out never raises a score, it is left out.
 DEFAULT_GATES = ("no_face", "multiple_faces", "move_closer", "move_back", "look_at_camera", "remove_mask",
@@ -56,7 +60,9 @@ _RANGES = {
     "min_time_ms": _Range(0, HARD_DEADLINE_MS),
     "frame_correlation": _Range(0, 1, open_high=True),
     "llr_clip": _Range(0, 20, open_low=True),
+    "logit_scale": _Range(0, 100, open_low=True),
     "training_log_odds": _Range(-20, 20),
+    "min_accept_evidence": _Range(0, 1_000),
     "uncertainty_weight": _Range(0, 20),
     "keepalive_ms": _Range(100, 5_000),
     "expires_in_ms": _Range(100, MAX_EXPIRY_MS),
@@ -77,13 +83,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         max_score_age_ms: a score of an older frame is no evidence.
         track_gap_ms: the subject unseen for longer breaks its track: positive evidence is forgotten.
         min_frames, min_time_ms: no bound counts before this many frames, spanning this much time.
-        frame_correlation: ρ of successive scored frames (AR(1)), see `sequential_test.effective_frames`.
         llr_clip: bound of the evidence of one frame, in nats.
-        training_log_odds: ln(bona fide / attack) in the training data, taken off each logit.
+        logit_scale, training_log_odds: a frame's evidence is scale · logit - log odds. None: as the checkpoint's
+            operating point says; without one 1, and 0 for ln(bona fide / attack) in the training data.
+        frame_correlation: ρ of successive scored frames (AR(1)), see `sequential_test.effective_frames`. None: as the
+            checkpoint's operating point says; without one `ASSUMED_FRAME_CORRELATION`.
+        min_accept_evidence: accepting takes at least this many nats, also where Wald's bound is lower. An operating
+            point raises it to its threshold.
         uncertainty_weight: nats taken off the evidence for acceptance, per unit of mean class-token uncertainty.
         required_modalities: a score without one of these is no evidence.
         gating_conditions: observations with one of these are no evidence.
-        allowed_purposes: checkpoints made for anything else never lead to `bona_fide` or `attack`.
+        allowed_purposes: checkpoints made for anything else never lead to `bona_fide` or `attack`. One trained on
+            simulated data decides on simulated cameras alone, whatever stands here (`verdict.conclude`).
         keepalive_ms: interval in which a kiosk must show life; two missed end the session as abandoned.
         expires_in_ms: how long a decision may be acted on.
         expose_would_decide: FOR TESTS AND DEMONSTRATIONS: report what the evidence alone would have said. It never
@@ -101,9 +112,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     track_gap_ms: int = 250
     min_frames: int = 5
     min_time_ms: int = 300
-    frame_correlation: float = 0.95
     llr_clip: float = 4.0
-    training_log_odds: float = 0.0
+    logit_scale: float | None = None
+    training_log_odds: float | None = None
+    frame_correlation: float | None = None
+    min_accept_evidence: float = 0.0
     uncertainty_weight: float = 1.0
     required_modalities: tuple[Modality, ...] = (Modality.RGB, Modality.DEPTH, Modality.INFRARED)
     gating_conditions: tuple[str, ...] = DEFAULT_GATES
@@ -114,13 +127,40 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def upper_bound(self) -> float:
-        """Wald's A = ln((1 - β) / α): evidence at or above it accepts."""
-        return math.log((1 - self.bpcer_max) / self.apcer_max)
+        """Evidence at or above it accepts: Wald's A = ln((1 - β) / α), or `min_accept_evidence` where that is more."""
+        return max(math.log((1 - self.bpcer_max) / self.apcer_max), self.min_accept_evidence)
 
     @property
     def lower_bound(self) -> float:
         """Wald's B = ln(β / (1 - α)): evidence at or below it rejects."""
         return math.log(self.bpcer_max / (1 - self.apcer_max))
+
+    @property
+    def correlation(self) -> float:
+        """ρ to reckon with."""
+        return ASSUMED_FRAME_CORRELATION if self.frame_correlation is None else self.frame_correlation
+
+    def frame_llr(self, logit: float) -> float:
+        """Evidence of one frame in nats, clipped."""
+        scale = 1.0 if self.logit_scale is None else self.logit_scale
+        return max(-self.llr_clip, min(self.llr_clip, scale * logit - (self.training_log_odds or 0.0)))
+
+    def calibrated(self, point: OperatingPoint | None) -> Policy:
+        """This policy for a checkpoint with that operating point. What the policy itself states stands.
+
+        The threshold only ever raises the bound of acceptance; nothing here makes a verdict easier than Wald's bounds.
+        """
+        if point is None:
+            return self
+
+        def stated(own: float | None, measured: float) -> float:
+            return measured if own is None else own
+
+        return msgspec.structs.replace(
+            self, logit_scale=stated(self.logit_scale, point.logit_scale),
+            training_log_odds=stated(self.training_log_odds, -point.logit_offset),
+            frame_correlation=stated(self.frame_correlation, point.frame_correlation),
+            min_accept_evidence=max(self.min_accept_evidence, point.threshold))
 
     def stall_limit_ms(self, frame_period_ms: float) -> float:
         """Longest time without an observation. A period that is no positive number counts as unknown."""
@@ -137,7 +177,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise PolicyError(f"{path}.name: {self.name!r} must have 1 to 64 characters")
         for field, allowed in _RANGES.items():
             value = getattr(self, field)
-            if not allowed.holds(value):
+            if value is not None and not allowed.holds(value):
                 raise PolicyError(f"{path}.{field}: {value!r} is out of range, allowed is {allowed}")
         if self.min_time_ms >= self.deadline_ms:
             raise PolicyError(f"{path}.min_time_ms: {self.min_time_ms} is not below deadline_ms {self.deadline_ms}; "
@@ -167,3 +207,8 @@ def parse_policy(values: dict[str, Any], path: str = "policies") -> Policy:
         text, _, where = str(error).partition(" - at `$")
         raise PolicyError(f"{path}{where.rstrip('`')}: {text}") from error
     return policy.check(path)
+
+
+#: For simulated cameras: the default policy, but a checkpoint trained on simulated data may decide, too. Every verdict
+#: of a simulated camera is marked `simulated`, and on any other camera such a checkpoint decides nothing.
+SIMULATED_POLICY = Policy(name="simulated", allowed_purposes=(Purpose.RELEASE, Purpose.SIMULATED))

@@ -17,7 +17,8 @@ REASONS = {
     "stream_ended": "the recording ended",
     "clock_jump": "the camera's clock jumped",
     "device_lost": "the camera was lost",
-    "model_unverified": "the checkpoint is not one that policy lets decide (untrained or for tests)",
+    "model_unverified": "the checkpoint may not decide here: it is untrained, or trained on simulated data only on a "
+                        "camera that is not simulated, or policy does not allow its purpose",
     "model_changed": "the checkpoint changed during the session",
     "engine_error": "a process of the pipeline was lost",
     "engine_stopped": "the pipeline was stopped",

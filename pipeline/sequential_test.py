@@ -83,8 +83,7 @@ def count(evidence: Evidence, logit: float, uncertainty: Mapping[str, float], mo
     for modality, value in zip(modalities, values, strict=True):
         if not 0.0 <= value <= 1.0:
             raise EvidenceError(f"uncertainty of {modality} is {value!r}, expected [0, 1]")
-    llr = max(-policy.llr_clip, min(policy.llr_clip, logit - policy.training_log_odds))
-    return replace(evidence, frames=evidence.frames + 1, llr_sum=evidence.llr_sum + llr,
+    return replace(evidence, frames=evidence.frames + 1, llr_sum=evidence.llr_sum + policy.frame_llr(logit),
                    uncertainty_sum=evidence.uncertainty_sum + sum(values) / len(values),
                    first_ns=evidence.first_ns if evidence.frames else stamp_ns, last_ns=stamp_ns)
 
@@ -102,7 +101,7 @@ def tempered(evidence: Evidence, policy: Policy) -> float:
     """Evidence in nats, scaled to the effective number of frames, with the debt."""
     if not evidence.frames:
         return evidence.debt
-    scale = effective_frames(evidence.frames, policy.frame_correlation) / evidence.frames
+    scale = effective_frames(evidence.frames, policy.correlation) / evidence.frames
     return evidence.llr_sum * scale + evidence.debt
 
 
@@ -131,6 +130,6 @@ def fewest_frames(policy: Policy, limit: int = 2000) -> int | None:
     """
     for frames in range(1, limit + 1):
         if frames >= policy.min_frames and policy.llr_clip * effective_frames(
-                frames, policy.frame_correlation) >= policy.upper_bound:
+                frames, policy.correlation) >= policy.upper_bound:
             return frames
     return None

@@ -104,7 +104,7 @@ class Session:
 
     def __init__(self, request: SessionRequest, model: ModelInfo | None, now_ns: int) -> None:
         self.request = request
-        self.policy = request.policy
+        self.policy = request.policy.calibrated(model.operating_point if model is not None else None)
         self.model = model
         self.began_ns = now_ns
         self.ended = False
@@ -124,7 +124,8 @@ class Session:
         self._seen: dict[int, _Seen] = {}
         self._last_scored: int | None = None
         self._examined = False
-        self._simulated = False
+        self._simulated = False  # one observation was
+        self._all_simulated = True  # no observation was of anything else
         self._used: frozenset[Modality] | None = None  # by every counted frame since the last reset
         self._models: frozenset[ModelInfo] = frozenset()
         self._guidance = Guidance()
@@ -157,6 +158,7 @@ class Session:
             return self.end(Reason.STREAM_STALE, now_ns)
         self.lockstep = observation.lockstep
         self._simulated |= observation.simulated
+        self._all_simulated &= observation.simulated
         self._received_ns, self._stall_ns = now_ns, self._stall_of(observation)
         if last is not None and last.epoch != observation.epoch:
             self._seen.clear()
@@ -217,7 +219,8 @@ class Session:
             return []
         self.ended = True
         facts = Facts(bound=bound, frames=self.evidence.frames, modalities=self._used or frozenset(),
-                      models=self._models, announced=self.model)
+                      models=self._models, announced=self.model,
+                      simulated_camera=self._simulated and self._all_simulated)
         verdict, why = conclude(facts, self.policy, reason)
         text = why.value
         if why in (Reason.DEADLINE, Reason.MODALITY_MISSING):
@@ -228,7 +231,7 @@ class Session:
         record = DecisionRecord(
             session_id=self.request.session_id, origin=self.request.origin, camera=self.request.camera,
             verdict=verdict, reason=text, examined=self._examined, frames_used=self.evidence.frames,
-            effective_frames=sequential_test.effective_frames(self.evidence.frames, self.policy.frame_correlation),
+            effective_frames=sequential_test.effective_frames(self.evidence.frames, self.policy.correlation),
             modalities_used=tuple(m for m in Modality if m in (self._used or ())),
             time_to_decision_ms=(now_ns - self.began_ns) / _NS_PER_MS, policy=self.policy.name, model=self.model,
             simulated=self._simulated, nonce=self.request.nonce, transaction_hash=self.request.transaction_hash,

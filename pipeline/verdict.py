@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import Modality, Purpose
 from pipeline.policy import Policy
 from pipeline.sequential_test import Bound
@@ -71,10 +72,15 @@ def ended_as(reason: Reason) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """The checkpoint that the inference process announced once its self-test had passed."""
+    """The checkpoint that the inference process announced once its self-test had passed.
+
+    Attributes:
+        operating_point: of its scores, None where nobody has measured one. The hash covers it, so it is not compared.
+    """
 
     model_hash: str
     purpose: Purpose
+    operating_point: OperatingPoint | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,7 @@ class Facts:
         bound: crossed by the evidence of the subject's unbroken track. frames: counted since the last reset.
         modalities: used by every one of these frames. models: of these frames.
         announced: by the inference process; None = nobody vouches for the scores.
+        simulated_camera: every observation of the session came from a simulated camera, or a recording of one.
     """
 
     bound: Bound
@@ -92,19 +99,23 @@ class Facts:
     modalities: frozenset[Modality]
     models: frozenset[ModelInfo]
     announced: ModelInfo | None
+    simulated_camera: bool = False
 
 
 def conclude(facts: Facts, policy: Policy, ended_by: Reason | None) -> tuple[Verdict, Reason]:
     """The verdict. `ended_by`: what ended the session before a bound was crossed; None when a bound ended it.
 
     Any doubt is `undecided`: a session that something else ended, no counted frame, a required modality that one
-    counted frame lacks, a score of a model that nobody announced, a model whose purpose may not decide.
+    counted frame lacks, a score of a model that nobody announced, a model whose purpose may not decide. No policy lets
+    a model that was trained on simulated data judge a real camera: nothing shows that it knows a real face.
     """
     if ended_by is not None and ended_by is not Reason.DEADLINE:
         return Verdict.UNDECIDED, ended_by
     if facts.frames < policy.min_frames:
         return Verdict.UNDECIDED, Reason.DEADLINE
     if facts.announced is None or facts.announced.purpose not in policy.allowed_purposes:
+        return Verdict.UNDECIDED, Reason.MODEL_UNVERIFIED
+    if facts.announced.purpose is Purpose.SIMULATED and not facts.simulated_camera:
         return Verdict.UNDECIDED, Reason.MODEL_UNVERIFIED
     if facts.models != {facts.announced}:
         return Verdict.UNDECIDED, Reason.MODEL_CHANGED

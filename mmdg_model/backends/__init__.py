@@ -121,7 +121,8 @@ def _exported_scorer(path: Path, backend: Backend, precision: str, threads: int,
     engine = OpenVinoEngine(read_file(model, path, MODEL_FILE), read_file(model, path, WEIGHTS_FILE),
                             precision=model.precision, threads=threads)
     return EngineScorer(engine, description=description, model_hash=model.hash, purpose=model.purpose,
-                        input_spec=model.input_spec, known_answer=model.known_answer)
+                        input_spec=model.input_spec, known_answer=model.known_answer,
+                        operating_point=model.operating_point)
 
 
 def _checkpoint_scorer(path: Path, backend: Backend, precision: str, threads: int,
@@ -159,7 +160,8 @@ def _checkpoint_scorer(path: Path, backend: Backend, precision: str, threads: in
                                     threads=0 if backend is Backend.CUDA else threads,
                                     reason=_with_warning(reason, precision))
     return EngineScorer(engine, description=description, model_hash=checkpoint.hash, purpose=checkpoint.purpose,
-                        input_spec=checkpoint.input_spec, known_answer=checkpoint.known_answer)
+                        input_spec=checkpoint.input_spec, known_answer=checkpoint.known_answer,
+                        operating_point=checkpoint.operating_point)
 
 
 def _best_precision(backend: Backend) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mmdg_model.inputs import InputSpecification, PreparedInputs, prepare
 from mmdg_model.known_answer import KnownAnswer, known_answer_crops
+from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import CropPlanes, KnownAnswerError, LivenessScore, Modality, Purpose, ScoringError
 
 #: Largest accepted deviation from the stored known answer, relative to its largest logit, by precision.
@@ -62,15 +63,17 @@ class EngineScorer:
         engine: loaded.
         description: of the engine.
         model_hash: SHA-256 of the file that was verified and loaded.
-        purpose, input_spec, known_answer: of the checkpoint.
+        purpose, input_spec, known_answer, operating_point: of the checkpoint.
 
     Raises:
         KnownAnswerError: the engine does not reproduce the stored logits.
     """
 
     def __init__(self, engine: Engine, *, description: ScorerDescription, model_hash: str, purpose: Purpose,
-                 input_spec: InputSpecification, known_answer: KnownAnswer) -> None:
+                 input_spec: InputSpecification, known_answer: KnownAnswer,
+                 operating_point: OperatingPoint | None = None) -> None:
         self.description = description
+        self.operating_point = operating_point
         self._engine = engine
         self._model_hash = model_hash
         self._purpose = purpose

@@ -15,6 +15,7 @@ from typing import Any
 
 from mmdg_model.inputs import InputSpecification
 from mmdg_model.known_answer import KnownAnswer
+from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import Purpose
 
 MANIFEST_NAME = "manifest.json"
@@ -23,6 +24,7 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 
 _KEYS = ("format_version", "backend", "precision", "checkpoint_sha256", "purpose", "inputs", "known_answer", "files",
          "made_with", "calibration")
+_KEYS_WITH_DEFAULT: dict[str, Any] = {"operating_point": None}
 _LARGEST_MANIFEST_BYTES = 2**20
 
 
@@ -38,7 +40,7 @@ class ExportedModel:
         backend: which runtime the files are for.
         precision: of the large matrix products, one of `PRECISIONS`.
         checkpoint_hash: SHA-256 of the checkpoint that it was made from.
-        purpose, input_spec, known_answer: the checkpoint's.
+        purpose, input_spec, known_answer, operating_point: the checkpoint's.
         files: SHA-256 in hexadecimal of each file, by name.
         made_with: versions of the programs that made it.
         calibration: what the ranges of an int8 model were measured on; empty otherwise.
@@ -54,6 +56,7 @@ class ExportedModel:
     files: Mapping[str, str]
     made_with: Mapping[str, str]
     calibration: Mapping[str, Any]
+    operating_point: OperatingPoint | None = None
     hash: str = ""
 
 
@@ -77,6 +80,8 @@ def write_manifest(model: ExportedModel, directory: Path) -> str:
         "known_answer": {"formula": model.known_answer.formula, "logits": model.known_answer.logits},
         "files": dict(model.files), "made_with": dict(model.made_with), "calibration": dict(model.calibration),
     }
+    if model.operating_point is not None:
+        about["operating_point"] = model.operating_point.to_dict()
     blob = (json.dumps(about, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
     unfinished = directory / f"{MANIFEST_NAME}.unfinished"
     unfinished.write_bytes(blob)
@@ -117,7 +122,9 @@ def read_exported_model(directory: Path, *, expected_hash: str | None = None) ->
             input_spec=InputSpecification.from_dict(about["inputs"]),
             known_answer=KnownAnswer(formula=about["known_answer"].get("formula"), logits=tuple(
                 tuple(row) for row in about["known_answer"].get("logits", ()))),
-            files=about["files"], made_with=about["made_with"], calibration=about["calibration"], hash=manifest_hash)
+            files=about["files"], made_with=about["made_with"], calibration=about["calibration"],
+            operating_point=None if about["operating_point"] is None else OperatingPoint.from_dict(
+                about["operating_point"], place="operating_point"), hash=manifest_hash)
     except (ValueError, TypeError) as error:
         if isinstance(error, ExportedModelError):
             raise
@@ -154,9 +161,9 @@ def _parsed(blob: bytes, place: str) -> dict[str, Any]:
         version = about.get("format_version") if isinstance(about, dict) else type(about).__name__
         raise ExportedModelError(f"exported model {place}: format_version is {version!r}, this program reads "
                                  f"{FORMAT_VERSION}; export it again with a matching version")
-    if unknown := sorted(set(about) - set(_KEYS)):
+    if unknown := sorted(set(about) - {*_KEYS, *_KEYS_WITH_DEFAULT}):
         raise ExportedModelError(f"exported model {place}: unknown key {unknown[0]} = {about[unknown[0]]!r}; known "
-                                 f"keys: {', '.join(_KEYS)}")
+                                 f"keys: {', '.join([*_KEYS, *_KEYS_WITH_DEFAULT])}")
     if missing := [key for key in _KEYS if key not in about]:
         raise ExportedModelError(f"exported model {place}: key {missing[0]!r} is missing; export it again")
     for key, kind in (("backend", str), ("checkpoint_sha256", str), ("inputs", dict), ("known_answer", dict),
@@ -164,7 +171,7 @@ def _parsed(blob: bytes, place: str) -> dict[str, Any]:
         if not isinstance(about[key], kind):
             raise ExportedModelError(f"exported model {place}: {key} is {about[key]!r}, expected "
                                      f"{'a text' if kind is str else 'an object'}; export it again")
-    return about
+    return _KEYS_WITH_DEFAULT | about
 
 
 def _one_of(key: str, value: object, allowed: tuple[str, ...], place: Path) -> str:

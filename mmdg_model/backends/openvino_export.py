@@ -89,6 +89,7 @@ def export_openvino(checkpoint: Checkpoint, directory: Path, *, precision: str =
         exported = ExportedModel(
             backend="openvino", precision=precision, checkpoint_hash=checkpoint.hash, purpose=checkpoint.purpose,
             input_spec=checkpoint.input_spec, known_answer=answer, calibration=about,
+            operating_point=checkpoint.operating_point,
             files={name: file_hash(unfinished / name) for name in (MODEL_FILE, WEIGHTS_FILE)},
             made_with={"openvino": openvino.get_version(), "torch": torch.__version__})
         exported = replace(exported, hash=write_manifest(exported, unfinished))

@@ -53,46 +53,91 @@ class MethodRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GridPart:
+    """A part of a benchmark whose runs differ from the others' in more than method, protocol and seed.
+
+    Attributes:
+        name: to choose it by. methods: as of a grid. protocols, seeds: the grid's where empty.
+        run: changes of the grid's `run`, nested plain values.
+    """
+
+    name: str
+    methods: tuple[MethodRow, ...]
+    protocols: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    run: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GridConfig:
     """A whole benchmark.
 
     Attributes:
-        methods: rows, in the order of the report.
+        methods: rows, in the order of the report; empty where there are parts.
         protocols: trainings by name, such as `CPS_W`.
         seeds: each row is trained with each.
         run: what every run changes of `RunConfig`'s defaults, nested plain values; method, settings, protocol and seed
             are the grid's own.
+        parts: instead of `methods`; their runs in this order.
         resamples, permutations: of every job's evaluation.
     """
 
-    methods: tuple[MethodRow, ...]
+    methods: tuple[MethodRow, ...] = ()
     protocols: tuple[str, ...] = tuple(each.name for each in PROTOCOL_1)
     seeds: tuple[int, ...] = (0,)
     run: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[GridPart, ...] = ()
     resamples: int = 2000
     permutations: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("methods", "protocols", "seeds"):
+        for name in ("protocols", "seeds") if self.parts else ("methods", "protocols", "seeds"):
             if not getattr(self, name):
                 raise GridError(f"grid.{name} is empty; name at least one")
-        for name in self.protocols:
+        if self.parts and self.methods:
+            raise GridError("grid.methods and grid.parts are both set; name methods in the parts")
+        names = [part.name for part in self.parts]
+        for number, part in enumerate(self.parts):
+            if not part.methods:
+                raise GridError(f"grid.parts[{number}].methods is empty; name at least one")
+            if names.count(part.name) > 1:
+                raise GridError(f"grid.parts[{number}].name is {part.name!r}, and another's too; names must differ")
+        for name in (*self.protocols, *(name for part in self.parts for name in part.protocols)):
             sub_protocol(name)
-        for key in ("method", "settings", "protocol", "seed", "data", "backbone"):
-            if key in self.run:
-                raise GridError(f"grid.run.{key} is set, but a grid decides it by itself; name methods, protocols and "
-                                "seeds, and the backbone's file")
+        of_parts = ((f"parts[{number}].", part.run) for number, part in enumerate(self.parts))
+        for place, run in (("", self.run), *of_parts):
+            for key in ("method", "settings", "protocol", "seed", "data", "backbone"):
+                if key in run:
+                    raise GridError(f"grid.{place}run.{key} is set, but a grid decides it by itself; name methods, "
+                                    "protocols and seeds, and the backbone's file")
 
     def run_configs(self) -> list[RunConfig]:
-        """Every run, data and backbone not yet looked up; seed by seed, so that a part of the grid is a whole table.
+        """Every run, data and backbone not yet looked up; part by part, and in each seed by seed, so that what is done
+        first is a whole table.
 
         Raises:
             RunConfigError: a key of `run` that there is not, or a value out of range.
         """
-        base = from_plain(dict(self.run))
-        return [from_plain({"method": row.method, "settings": dict(row.settings), "protocol": protocol, "seed": seed},
-                           base=base)
-                for seed in self.seeds for protocol in self.protocols for row in self.methods]
+        whole = from_plain(dict(self.run))
+        configs = []
+        for part in self.parts or (GridPart(name="", methods=self.methods),):
+            base = from_plain(dict(part.run), base=whole)
+            configs += [from_plain({"method": row.method, "settings": dict(row.settings), "protocol": protocol,
+                                    "seed": seed}, base=base)
+                        for seed in part.seeds or self.seeds for protocol in part.protocols or self.protocols
+                        for row in part.methods]
+        return configs
+
+    def only(self, names: Sequence[str]) -> GridConfig:
+        """The grid with some of its parts.
+
+        Raises:
+            GridError: no part of such a name; lists those there are.
+        """
+        known = [part.name for part in self.parts]
+        if unknown := [name for name in names if name not in known]:
+            raise GridError(f"no part {unknown[0]!r}; there are {', '.join(known) or 'none: this grid has no parts'}")
+        return dataclasses.replace(self, parts=tuple(part for part in self.parts if part.name in names))
 
 
 def grid_from_plain(values: object, place: str) -> GridConfig:
@@ -106,13 +151,25 @@ def grid_from_plain(values: object, place: str) -> GridConfig:
     known = {each.name for each in dataclasses.fields(GridConfig)}
     if unknown := [key for key in values if key not in known]:
         raise GridError(f"{place}: {unknown[0]!r} is an unknown key; known: {', '.join(sorted(known))}")
-    methods = values.get("methods", ())
-    named = [{"method": row} if isinstance(row, str) else row for row in methods] if isinstance(methods, list) else (
-        methods)
+    parts = values.get("parts", ())
+    spelt = ([_with_rows(part) if isinstance(part, Mapping) else part for part in parts] if isinstance(parts, list)
+             else parts)
+    for number, part in enumerate(spelt):
+        keys = part if isinstance(part, Mapping) else ()
+        if unknown := [key for key in keys if key not in {each.name for each in dataclasses.fields(GridPart)}]:
+            raise GridError(f"{place}: parts[{number}]: {unknown[0]!r} is an unknown key")
     try:
-        return msgspec.convert(dict(values) | {"methods": named}, GridConfig)
+        return msgspec.convert(_with_rows(values) | {"parts": spelt}, GridConfig)
     except (msgspec.ValidationError, ValueError) as error:
         raise GridError(f"{place}: {error}") from error
+
+
+def _with_rows(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With a bare name of a method as a row."""
+    methods = values.get("methods", ())
+    if not isinstance(methods, list):
+        return dict(values)
+    return dict(values) | {"methods": [{"method": row} if isinstance(row, str) else row for row in methods]}
 
 
 def read_grid(path: Path) -> GridConfig:
@@ -133,7 +190,10 @@ def recipe(name: str) -> GridConfig:
     known = sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml"))
     if name not in known:
         raise GridError(f"no recipe {name!r}; there are {', '.join(known)}")
-    return grid_from_plain(yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")), f"recipe {name}")
+    plain = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    if "methods" not in plain:
+        raise GridError(f"recipe {name} is one run, not a grid; mmdg train --recipe {name} trains it")
+    return grid_from_plain(plain, f"recipe {name}")
 
 
 def protocol_names(number: int) -> tuple[str, ...]:
@@ -227,7 +287,7 @@ def failure_of(directory: RunDirectory) -> str:
 
 
 def plan(grid: GridConfig, machine: MachineConfig, out: Path, assembly: Assembly) -> list[Job]:
-    """The jobs of a grid, in order. Nothing is written; each protocol's lists are read once.
+    """The jobs of a grid, in order. Nothing is written; lists are read once for all runs that are given the same.
 
     Raises:
         RunConfigError, GridError: as the parts; two rows that are one and the same run.
@@ -235,9 +295,10 @@ def plan(grid: GridConfig, machine: MachineConfig, out: Path, assembly: Assembly
     surveyed: dict[str, Any] = {}
     jobs: dict[str, Job] = {}
     for config in grid.run_configs():
-        if config.protocol not in surveyed:
-            surveyed[config.protocol] = assembly.survey(config, machine)
-        found = surveyed[config.protocol]
+        given = dataclasses.replace(config, method="mmdg", settings={}, seed=0).hash
+        if given not in surveyed:
+            surveyed[given] = assembly.survey(config, machine)
+        found = surveyed[given]
         config = dataclasses.replace(config, data=found.config.data, backbone=found.config.backbone)
         name = f"{config.method}-{config.protocol}-s{config.seed}-{config.hash}"
         if name in jobs:

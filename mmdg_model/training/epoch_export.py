@@ -29,6 +29,9 @@ def export_epoch(directory: RunDirectory, epoch: int) -> Checkpoint:
     if epoch not in directory.epochs():
         raise RunDirectoryError(f"{directory.path} keeps no epoch {epoch}; it keeps "
                                 f"{', '.join(map(str, directory.epochs())) or 'none'}")
+    if config.inputs.withheld:
+        raise RunDirectoryError(f"{directory.path} was trained without {', '.join(sorted(config.inputs.withheld))} to "
+                                "see what the others can do; a live scorer would feed it all three: train with all")
     try:
         network_about, data = about["network"], about["data"]
         if network_about is None:

@@ -22,6 +22,7 @@ from mmdg_model.training.batch_loader import BatchLoader
 from mmdg_model.training.decoding import FileTrouble, TroubleLog
 from mmdg_model.training.epoch_order import EpochOrder, check_rank, share
 from mmdg_model.training.fingerprint import file_sizes, fingerprint, require_tree
+from mmdg_model.training.left_out import without_species
 from mmdg_model.training.level_cache import CacheIndex, CacheLevels
 from mmdg_model.training.manifests import Manifests, Metadata, list_path, read_manifests, read_metadata
 from mmdg_model.training.methods.contract import TrainingBatch
@@ -39,17 +40,18 @@ class ListedData:
 
     Attributes:
         classes, inputs, fingerprint, simulated: see `RunData`.
-        training_samples: the sources' train lists, pooled, duplicates included.
-        selection_samples: the sources' validation lists, pooled; `ScoringBatch.rows` of `selection` are places in it.
+        training_samples: the sources' train lists, pooled, duplicates included, without `leave_out_species`.
+        selection_samples: the sources' validation lists, pooled, as much without; `ScoringBatch.rows` of `selection`
+            are places in it.
     """
 
     def __init__(self, config: RunConfig, machine: MachineConfig, *, rank: int, world_size: int,
                  protocol: SubProtocol, manifests: Manifests, metadata: Metadata, inputs: InputSpecification,
                  clock_s: Callable[[], float]) -> None:
-        self.classes = DomainClasses(tuple(map(str, protocol.sources)))
         self.inputs = inputs
-        self.training_samples = protocol.training_samples(manifests)
-        self.selection_samples = protocol.selection_samples(manifests)
+        sources, self.training_samples, self.selection_samples = without_species(
+            config.leave_out_species, protocol.training_samples(manifests), protocol.selection_samples(manifests))
+        self.classes = DomainClasses(tuple(str(domain) for domain in protocol.sources if domain in sources))
         self.fingerprint = _checked_fingerprint(
             machine, [(domain, split) for split in (Split.TRAIN, Split.VALIDATION) for domain in protocol.sources],
             self.training_samples + self.selection_samples)
@@ -67,7 +69,8 @@ class ListedData:
                            len(self.training_samples) + len(self.selection_samples))
         levels = CacheLevels(cache.capacity, inputs.image_size, shared=machine.workers > 0) if cache.capacity else None
         self._pin = machine.accelerator != "cpu" and torch.cuda.is_available()
-        self._loader = BatchLoader(SampleReader(inputs, config.augmentation, levels), cache, workers=machine.workers,
+        self._loader = BatchLoader(SampleReader(inputs, config.augmentation, levels,
+                                                config.inputs.withheld), cache, workers=machine.workers,
                                    pin=self._pin, on_trouble=self._log)
         self._unscored: dict[Split, set[int]] = {Split.VALIDATION: set(), Split.TEST: set()}
         self._clock_s = clock_s

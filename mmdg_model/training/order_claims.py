@@ -48,7 +48,8 @@ class OrderClaim:
         interval: percentile interval of it; thresholds and epochs are held as chosen.
         by_domain: mean difference over the seeds of each domain.
         seeds: in each domain.
-        a_is_better, b_is_better: the interval lies wholly on that side of 0; neither: no order was shown.
+        a_is_better, b_is_better: the interval lies wholly on that side of 0, and there are at least `FEWEST_SEEDS`
+            seeds; neither: no order was shown.
         domains_resampled: False with one domain: the claim is then about that domain alone.
         subjects_known: False where videos had to stand for subjects; the interval is then too narrow.
     """
@@ -63,6 +64,11 @@ class OrderClaim:
     domains_resampled: bool
     subjects_known: bool
 
+    @property
+    def enough_seeds(self) -> bool:
+        """Whether an order could have been shown at all."""
+        return min(self.seeds.values()) >= FEWEST_SEEDS
+
     def __str__(self) -> str:
         order = "A beats B" if self.a_is_better else "B beats A" if self.b_is_better else "no order shown"
         where = "over domains" if self.domains_resampled else "in this domain alone"
@@ -73,16 +79,21 @@ class OrderClaim:
 
 def compare(runs_a: Mapping[str, Mapping[int, ScoredRun]], runs_b: Mapping[str, Mapping[int, ScoredRun]], *,
             measure: Measure = Measure.HTER, resamples: int = 2000, seed: int = 0,
-            confidence: float = 0.95) -> OrderClaim:
+            confidence: float = 0.95, fewest_seeds: int = FEWEST_SEEDS) -> OrderClaim:
     """Compares two methods by runs `{target domain: {training seed: run}}`.
 
+    Args:
+        fewest_seeds: demanded of each domain. With less than `FEWEST_SEEDS` the difference and its interval are those
+            of the trained networks at hand: how it would move with another training is in neither, and no order is
+            shown.
+
     Raises:
-        EvaluationError: fewer than `FEWEST_SEEDS` seeds in a domain; other domains, seeds, samples or kinds of choice
+        EvaluationError: fewer seeds than demanded in a domain; other domains, seeds, samples or kinds of choice
             for A than for B; resamples below 100.
     """
     if resamples < 100:
         raise EvaluationError(f"{resamples} resamples; at least 100 are needed for an interval")
-    sums = _paired_sums(runs_a, runs_b, measure)
+    sums = _paired_sums(runs_a, runs_b, measure, fewest_seeds)
     rng = np.random.default_rng(seed)
     domains = list(sums)
     observed = {domain: float(_differences(pairs, measure, np.ones((1, len(pairs[0][0].names)), np.int64)).mean())
@@ -100,6 +111,8 @@ def compare(runs_a: Mapping[str, Mapping[int, ScoredRun]], runs_b: Mapping[str, 
             drawn[rows] += (differences * seeds).sum(axis=1) / len(pairs) / len(domains)
     interval = percentile_interval(drawn, confidence)
     below, above = interval.high < 0, interval.low > 0
+    if min(len(pairs) for pairs in sums.values()) < FEWEST_SEEDS:
+        below = above = False
     smaller_is_better = measure is Measure.HTER
     return OrderClaim(
         measure=measure, difference=float(np.mean(list(observed.values()))), interval=interval, by_domain=observed,
@@ -118,7 +131,7 @@ def _differences(pairs: Sequence[tuple[SubjectSums, SubjectSums]], measure: Meas
 
 
 def _paired_sums(runs_a: Mapping[str, Mapping[int, ScoredRun]], runs_b: Mapping[str, Mapping[int, ScoredRun]],
-                 measure: Measure) -> dict[str, list[tuple[SubjectSums, SubjectSums]]]:
+                 measure: Measure, fewest_seeds: int) -> dict[str, list[tuple[SubjectSums, SubjectSums]]]:
     if not runs_a or set(runs_a) != set(runs_b):
         raise EvaluationError(f"domains {sorted(runs_a)} of A and {sorted(runs_b)} of B; compare on the same, at least "
                               "one")
@@ -128,8 +141,8 @@ def _paired_sums(runs_a: Mapping[str, Mapping[int, ScoredRun]], runs_b: Mapping[
         if seeds != sorted(runs_b[domain]):
             raise EvaluationError(f"{domain}: seeds {seeds} of A and {sorted(runs_b[domain])} of B; runs are compared "
                                   "in pairs of one seed")
-        if len(seeds) < FEWEST_SEEDS:
-            raise EvaluationError(f"{domain}: {len(seeds)} paired seeds; an order claim needs at least {FEWEST_SEEDS}")
+        if len(seeds) < fewest_seeds:
+            raise EvaluationError(f"{domain}: {len(seeds)} paired seeds; an order claim needs at least {fewest_seeds}")
         pattern = runs_a[domain][seeds[0]]
         for one in (runs_a[domain][seed] for seed in seeds):
             _require_alike(domain, pattern, one)

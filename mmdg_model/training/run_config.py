@@ -17,8 +17,10 @@ import msgspec
 
 from mmdg_model.config import ModelConfig
 from mmdg_model.inputs import InfraredEncoding
+from mmdg_model.scorer import Modality
 from mmdg_model.training.methods.contract import OptimiserConfig
 from mmdg_model.training.protocols import sub_protocol
+from mmdg_model.training.samples import BONA_FIDE, UNKNOWN
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 ACCELERATORS = ("auto", "cpu", "cuda")
@@ -122,10 +124,26 @@ class InputChoice:
         infrared: grey, or with local descriptors (docs/model.md).
         depth_levels: True for trees of 8-bit depth images (the data sets); the specification then says
             `identity_8bit`.
+        modalities: that the network is given, in training, validation and tests alike; the others are absent from
+            every sample. Fewer than three show what one sensor can do by itself (docs/generalisation.md).
+
+    Raises:
+        ValueError: no modality, or one twice.
     """
 
     infrared: InfraredEncoding = InfraredEncoding.GREY
     depth_levels: bool = True
+    modalities: tuple[Modality, ...] = tuple(Modality)
+
+    def __post_init__(self) -> None:
+        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise ValueError(f"modalities is {[str(each) for each in self.modalities]}, expected at least one, "
+                             "and none twice")
+
+    @property
+    def withheld(self) -> frozenset[Modality]:
+        """What no sample of the run has."""
+        return frozenset(Modality) - frozenset(self.modalities)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +159,8 @@ class RunConfig:
         backbone: SHA-256 of the backbone file that training starts from, empty for random weights. The file's place is
             the machine's business.
         data: fingerprint of the lists and metadata, empty until they have been read.
+        leave_out_species: attack species, as paths and metadata name them, that training and validation lists are read
+            without; tests keep them. A source without an attack left is left out whole: its cameras would mean live.
         model, inputs, recipe, optimiser, augmentation: see their classes.
 
     Raises:
@@ -154,6 +174,7 @@ class RunConfig:
     precision: str = "32-true"
     backbone: str = ""
     data: str = ""
+    leave_out_species: tuple[str, ...] = ()
     model: ModelChoice = field(default_factory=ModelChoice)
     inputs: InputChoice = field(default_factory=InputChoice)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
@@ -166,10 +187,25 @@ class RunConfig:
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed!r}, expected at least 0")
         sub_protocol(self.protocol)
+        for name in self.leave_out_species:
+            if name in ("", BONA_FIDE, UNKNOWN) or self.leave_out_species.count(name) > 1:
+                raise ValueError(f"leave_out_species names {name!r}; expected attack species, each once")
 
     def to_json(self) -> str:
-        """Canonical: keys sorted, every value stated."""
-        return json.dumps(msgspec.to_builtins(self), sort_keys=True, indent=2, allow_nan=False)
+        """Canonical: keys sorted, every value stated.
+
+        But for two that came later and are left out where they say nothing, so that the hashes of earlier runs stay.
+        """
+        plain = msgspec.to_builtins(self)
+        if self.leave_out_species:
+            plain["leave_out_species"] = sorted(self.leave_out_species)
+        else:
+            del plain["leave_out_species"]
+        if self.inputs.withheld:
+            plain["inputs"]["modalities"] = [each for each in Modality if each in self.inputs.modalities]
+        else:
+            del plain["inputs"]["modalities"]
+        return json.dumps(plain, sort_keys=True, indent=2, allow_nan=False)
 
     @property
     def hash(self) -> str:

@@ -55,8 +55,12 @@ class Progress:
 
 
 def scenarios_of(config: RunConfig) -> tuple[Scenario, ...]:
-    """What a run is tested on: everything there, and after Protocol 1's training Protocol 2's absences, too."""
-    return (Scenario.COMPLETE, *(PROTOCOL_2 if sub_protocol(config.protocol).number == 1 else ()))
+    """What a run is tested on: everything there, and after Protocol 1's training Protocol 2's absences, too.
+
+    A run that is given fewer modalities than there are has nothing more to lose.
+    """
+    takes_part = sub_protocol(config.protocol).number == 1 and not config.inputs.withheld
+    return (Scenario.COMPLETE, *(PROTOCOL_2 if takes_part else ()))
 
 
 def score_context(config: RunConfig, split: Split, epoch: int, model_hash: str, *, simulated: bool) -> ScoreContext:

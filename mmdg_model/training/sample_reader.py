@@ -9,14 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmdg_model.inputs import InputSpecification, prepare
+from mmdg_model.absence import without
+from mmdg_model.inputs import InputSpecification, PreparedInputs, prepare
 from mmdg_model.scorer import CropPlanes, Modality
 from mmdg_model.training.augmentation import DrawKey, augment
-from mmdg_model.training.decoding import FileTrouble, try_load_sample
+from mmdg_model.training.decoding import FileTrouble, TroubleKind, try_load_sample
 from mmdg_model.training.level_cache import CacheLevels
 from mmdg_model.training.protocols import Scenario, withhold
 from mmdg_model.training.run_config import AugmentationConfig
@@ -76,13 +79,16 @@ class SampleReader(Dataset[LoadedBatch]):
         specification: of the network's input.
         augmentation: for samples that come with a key.
         cache: memory of decoded samples, if any.
+        withheld: modalities that no sample of the run has; a sample without any other is left out, as one without a
+            readable colour image is.
     """
 
     def __init__(self, specification: InputSpecification, augmentation: AugmentationConfig,
-                 cache: CacheLevels | None) -> None:
+                 cache: CacheLevels | None, withheld: frozenset[Modality] = frozenset()) -> None:
         self._specification = specification
         self._augmentation = augmentation
         self._cache = cache
+        self._withheld: NDArray[np.bool_] = np.array([modality in withheld for modality in Modality])
 
     def __getitem__(self, request: BatchRequest) -> LoadedBatch:
         """Samples without a readable colour image are left out; their trouble says why.
@@ -104,13 +110,31 @@ class SampleReader(Dataset[LoadedBatch]):
             except Exception as error:
                 raise LoadingError(f"{each.sample.files[Modality.RGB]} (list {each.sample.domain}-{each.sample.split}, "
                                    f"line {each.sample.line}): {type(error).__name__}: {error}") from error
-        if not crops:
+        if crops and self._withheld.any():
+            inputs, kept = self._without_withheld(prepare(crops, self._specification), kept, request, troubles)
+        elif crops:
+            inputs = prepare(crops, self._specification)
+        if not kept:
             size = self._specification.image_size
             return LoadedBatch(torch.zeros(0, 3, 3, size, size), torch.zeros(0, 3, dtype=torch.bool), (),
-                               tuple(troubles), ())
-        inputs = prepare(crops, self._specification)
+                               tuple(troubles), tuple(stored))
         return LoadedBatch(torch.from_numpy(inputs.planes), torch.from_numpy(inputs.present), tuple(kept),
                            tuple(troubles), tuple(stored))
+
+    def _without_withheld(self, inputs: PreparedInputs, kept: list[int], request: BatchRequest,
+                          troubles: list[FileTrouble]) -> tuple[PreparedInputs, list[int]]:
+        """The rows that still measured something, and their places in the request."""
+        has_any: NDArray[np.bool_] = np.any(inputs.present & ~self._withheld, axis=1)
+        modality = list(Modality)[int(np.argmin(self._withheld))]
+        for place in np.flatnonzero(~has_any):
+            sample = request.samples[kept[place]].sample
+            troubles.append(FileTrouble(path=sample.files[modality], modality=modality, kind=TroubleKind.UNREADABLE,
+                                        reason="nothing was measured in any modality that the run is given"))
+        rest = PreparedInputs(inputs.planes[has_any], inputs.present[has_any])
+        kept = [place for place, used in zip(kept, has_any, strict=True) if used]
+        if not kept:
+            return rest, kept
+        return without(rest, np.tile(self._withheld, (len(kept), 1)), self._specification), kept
 
     def _crop(self, request: SampleRequest, troubles: list[FileTrouble], stored: list[int]) -> CropPlanes | None:
         if self._cache is not None and request.slot is not None and request.is_cached:

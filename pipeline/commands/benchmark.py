@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from pipeline.commands.durations import seconds
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from mmdg_model.training.benchmark_grid import GridConfig, Job
     from mmdg_model.training.job_runner import Executor, Tally
     from mmdg_model.training.run_config import MachineConfig
-
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +37,7 @@ def benchmark_command(
                                                     "program, such as reproduce_small")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="a grid: methods, protocols, seeds, "
                                                                           "run")] = None,
+    parts: Annotated[str | None, typer.Option(metavar="A,B", help="parts of a grid that has parts, by name")] = None,
     methods: Annotated[str | None, typer.Option(metavar="A,B", help="methods by name")] = None,
     protocols: Annotated[str | None, typer.Option(metavar="CPS_W,...", help="trainings by name")] = None,
     protocol: Annotated[int | None, typer.Option(help="all trainings of protocol 1 or 3")] = None,
@@ -70,9 +71,11 @@ def benchmark_command(
     from mmdg_model.training.run_config import MachineConfig
 
     console = Console(stderr=True)
-    limit_s = _seconds(time_limit) if time_limit else float("inf")
+    limit_s = seconds(time_limit, "--time-limit") if time_limit else float("inf")
     try:
         grid = _grid(recipe_name, config, methods, protocols, protocol, seeds, preset)
+        if parts:
+            grid = grid.only(parts.split(","))
         machine = MachineConfig(root=data.resolve(), lists=(lists or data / "lists").resolve(),
                                 metadata=metadata.resolve() if metadata else None,
                                 backbone=backbone.resolve() if backbone else None, accelerator=accelerator,
@@ -130,6 +133,12 @@ def _grid(recipe_name: str | None, config: Path | None, methods: str | None, pro
     if seeds:
         changes["seeds"] = _numbers(seeds)
     grid = recipe(recipe_name) if recipe_name else read_grid(config) if config else None
+    if grid is not None and grid.parts:
+        if "methods" in changes or "protocols" in changes:
+            raise GridError("this grid has parts, which name methods and protocols themselves; choose some with "
+                            "--parts")
+        if seeds:
+            changes["parts"] = tuple(dataclasses.replace(part, seeds=changes["seeds"]) for part in grid.parts)
     if grid is None and not methods:
         raise GridError("no methods; name --methods, --recipe or --config")
     if preset:
@@ -149,12 +158,6 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _seconds(text: str) -> float:
-    if not (match := re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())):
-        raise typer.BadParameter(f"{text!r}, expected a number with s, m or h, such as 20m", param_hint="--time-limit")
-    return float(match[1]) * _UNITS_S[match[2]]
-
-
 def _announce(console: Console, jobs: Sequence[Job], parallel: int) -> None:
     from mmdg_model.training.benchmark_grid import JobState, estimate
     states = [job.state for job in jobs]
@@ -167,6 +170,11 @@ def _announce(console: Console, jobs: Sequence[Job], parallel: int) -> None:
              "arithmetic)" if cost.jobs else "")
     console.print(f"{len(jobs)} jobs{simulated}: {counted}; training left: {time} of this machine{basis}; "
                   f"{parallel} at a time", highlight=False, markup=False, soft_wrap=True)
+    updates: dict[str, list[int]] = {}
+    for job in jobs:
+        updates.setdefault(job.config.method, []).append(job.updates)
+    console.print("updates: " + ", ".join(f"{method} {sum(each):,} in {len(each)} jobs"
+                                          for method, each in updates.items()), highlight=False, soft_wrap=True)
 
 
 def _executor(ray: str | None, parallel: int, machine: MachineConfig) -> Executor:

@@ -20,16 +20,19 @@ def report_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="run directories, or folders of them such as "
                                                                        "mmdg benchmark's --out")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="where report.md, report.html and figures/ go")],
+    generalisation: Annotated[bool, typer.Option("--generalisation", help="report on data sets, families of attacks "
+                                                 "and modalities left out, instead of the paper's tables")] = False,
     resamples: Annotated[int, typer.Option(min=100, help="of the order claims' bootstrap")] = 2000,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON line")] = False,
 ) -> None:
     """Write report.md and a self-contained report.html: our figures beside the paper's, curves, and what may be said.
 
-    Example: mmdg report runs --out report
+    Examples: mmdg report runs --out report; mmdg report runs --generalisation --out generalisation
 
     Exit codes: 0 written, 1 not possible (the reason is printed), 2 wrong usage.
     """
     from mmdg_model.training.evaluation import EvaluationError
+    from mmdg_model.training.report.generalisation import build_generalisation_report
     from mmdg_model.training.report.pages import build_report, write_report
     from mmdg_model.training.report.run_results import ReportError, collect
     from mmdg_model.training.run_config import RunConfigError
@@ -41,7 +44,7 @@ def report_command(
         with console.status("reading runs"):
             collection = collect(runs)
         with console.status("drawing"):
-            report = build_report(collection, resamples=resamples)
+            report = (build_generalisation_report if generalisation else build_report)(collection, resamples=resamples)
         text, page = write_report(report, out)
     except (ReportError, RunDirectoryError, RunConfigError, EvaluationError, ScoreTableError, ImportError,
             OSError) as error:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.commands import simulate_sessions
 from pipeline.commands.simulate_audit import audit_command
 
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     simulate = typer.Typer(no_args_is_help=True, help="Simulated data on disk. It says nothing about real people.")
     simulate.callback()(_group)
     simulate.command("benchmark")(benchmark_command)
+    simulate_sessions.add_to(simulate)
     simulate.command("audit")(audit_command)
     app.add_typer(simulate, name="simulate")
 

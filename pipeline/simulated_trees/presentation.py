@@ -16,7 +16,7 @@ from capture.rig import Rig
 from capture.simulated.camera import SimulatedCamera
 from capture.simulated.catalogue import make_scene
 from capture.simulated.heads import load_heads
-from capture.simulated.profiles import sensor_profile
+from capture.simulated.profiles import SensorNoise, sensor_profile
 from capture.simulated.scene import FACING, Blinking, Body, Light, Scene, Wall
 from capture.simulated.sensors import simulated_rig
 from detect.faces import Detector
@@ -75,12 +75,23 @@ def camera_rig(camera: CameraSpecification) -> Rig:
                       cy=each.cy + float(offsets[kind][1])) for kind, each in rig.intrinsics.items()})
 
 
-def presented_scene(recording: Recording) -> Scene:
-    """The recording's scene: who and what from the person, everything else from the session."""
+def camera_noise(camera: CameraSpecification) -> SensorNoise:
+    """What one simulated camera's sensors add."""
+    noise = sensor_profile(camera.profile).noise
+    return replace(noise, disparity_px=noise.disparity_px * camera.disparity_share, full_well=camera.full_well,
+                   read_codes=camera.read_codes, blur_px=camera.blur_px)
+
+
+def presented_scene(recording: Recording, identity: int | None = None) -> Scene:
+    """The recording's scene: who and what from the person, everything else from the session.
+
+    `identity`: which baked head, by default the recording's of the main family.
+    """
     session = recording.session
     person = keyed("person", recording.person)
     scene = make_scene(recording.scene, seed=person & 0x7FFFFFFF,
-                       identity=load_heads().family()[recording.head], distance_m=session.distance_m,
+                       identity=load_heads().family()[recording.head] if identity is None else identity,
+                       distance_m=session.distance_m,
                        physics=recording.physics, session_seed=session.movement_seed,
                        instrument_seed=keyed("instrument", recording.noise_seed) & 0x7FFFFFFF,
                        liveliness=session.liveliness)
@@ -111,12 +122,9 @@ def presented_scene(recording: Recording) -> Scene:
 def recording_camera(recording: Recording, *, frames: int) -> SimulatedCamera:
     """The simulated camera of one recording, in lock-step, with as many instants as the recording may take."""
     camera, session = recording.session.camera, recording.session
-    profile = sensor_profile(camera.profile)
-    noise = replace(profile.noise, disparity_px=profile.noise.disparity_px * camera.disparity_share,
-                    full_well=camera.full_well, read_codes=camera.read_codes, blur_px=camera.blur_px)
     return SimulatedCamera(presented_scene(recording), seed=recording.noise_seed, pace=Pace.LOCKSTEP,
                            frame_rate=1 / session.frame_gap_s, frames=frames + EXTRA_INSTANTS,
-                           profile=profile, noise=noise, rig=camera_rig(camera))
+                           profile=sensor_profile(camera.profile), noise=camera_noise(camera), rig=camera_rig(camera))
 
 
 def white_balanced(frame_set: FrameSet, gains: tuple[float, float, float]) -> FrameSet:

@@ -12,6 +12,7 @@ import torch
 
 from mmdg_model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mmdg_model.inputs import InputSpecification
+from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.safetensors_header import METADATA_KEY
 from mmdg_model.scorer import Purpose
 from mmdg_model.test_checkpoint import make_test_checkpoint
@@ -174,3 +175,35 @@ def test_damaged_headers_never_surprise(sound, tmp_path):
         except CheckpointError:
             refused += 1
     assert refused > 100
+
+
+POINT = OperatingPoint(logit_scale=0.5, logit_offset=-1.0, frame_correlation=0.2, threshold=3.0, apcer=0.0, bpcer=0.1,
+                       sessions=20, data="simulated", command="made up for tests")
+
+
+def test_an_operating_point_is_kept_and_covered_by_the_hash(sound, tmp_path):
+    bare = load_checkpoint(sound)
+    assert bare.operating_point is None
+    path = tmp_path / "calibrated.safetensors"
+    file_hash = save_checkpoint(dataclasses.replace(bare, operating_point=POINT), path)
+    assert load_checkpoint(path).operating_point == POINT
+    assert file_hash != bare.hash
+
+
+@pytest.mark.parametrize("value", [[], 3, {}, POINT.to_dict() | {"logit_scale": 0}, POINT.to_dict() | {"more": 1}])
+def test_a_damaged_operating_point_is_refused(sound, tmp_path, value):
+    path = rewritten(sound, tmp_path / "x.safetensors", change_about=lambda about: about.update(operating_point=value))
+    with pytest.raises(CheckpointError, match=r"operating_point.*measure it and export the checkpoint again"):
+        load_checkpoint(path)
+
+
+def test_what_decides_about_real_people_is_not_calibrated_on_simulations(sound, tmp_path):
+    release = dataclasses.replace(load_checkpoint(sound), purpose=Purpose.RELEASE, operating_point=POINT)
+    with pytest.raises(CheckpointError, match=r"purpose is release, operating_point\.data is 'simulated'"):
+        save_checkpoint(release, tmp_path / "x.safetensors")
+    save_checkpoint(dataclasses.replace(release, operating_point=dataclasses.replace(POINT, data="real")),
+                    tmp_path / "x.safetensors")
+    path = rewritten(tmp_path / "x.safetensors", tmp_path / "y.safetensors",
+                     change_about=lambda about: about["operating_point"].update(data="simulated"))
+    with pytest.raises(CheckpointError, match=r"operating_point\.data"):
+        load_checkpoint(path)

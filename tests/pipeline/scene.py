@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import Purpose
 from pipeline.messages import Observation, ObservedFace, Quality, Score
 from pipeline.policy import Policy
@@ -15,6 +16,9 @@ PERIOD_MS = 33.0
 CAMERA = "front"
 EPOCH = 7
 MODEL = ModelInfo(model_hash="c0ffee", purpose=Purpose.RELEASE)
+#: Halves the logit and takes a nat off.
+POINT = OperatingPoint(logit_scale=0.5, logit_offset=-1.0, frame_correlation=0.2, threshold=3.0, apcer=0.0, bpcer=0.1,
+                       sessions=20, data="simulated", command="made up for tests")
 TEST_MODEL = ModelInfo(model_hash="7e57", purpose=Purpose.TEST)
 MODALITIES = ["rgb", "depth", "infrared"]
 QUALITY = Quality(face_width_px=180.0, distance_m=0.5, sharpness=120.0, brightness=120.0, depth_fill=0.95,

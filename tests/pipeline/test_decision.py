@@ -1,5 +1,6 @@
 """Behaviour of whole sessions, driven by values: no clock, no socket."""
 
+import json
 from dataclasses import replace
 
 import msgspec
@@ -24,8 +25,20 @@ from pipeline.decision import (
     Verdict,
 )
 from pipeline.messages import CameraEnded, ProcessEvent
-from pipeline.policy import DEFAULT_GATES, Policy
-from tests.pipeline.scene import CAMERA, EPOCH, MODALITIES, MODEL, MS, QUICK, TEST_MODEL, observation, request, score
+from pipeline.policy import DEFAULT_GATES, SIMULATED_POLICY, Policy
+from tests.pipeline.scene import (
+    CAMERA,
+    EPOCH,
+    MODALITIES,
+    MODEL,
+    MS,
+    POINT,
+    QUICK,
+    TEST_MODEL,
+    observation,
+    request,
+    score,
+)
 
 START = 1_000 * MS
 FRAME = 33 * MS
@@ -455,6 +468,57 @@ def test_a_model_is_announced_only_with_hash_and_purpose():
     assert scene.engine.model is None
     scene.engine.process_event(process("ready", "inference", model_hash="x", purpose="release"), START)
     assert scene.engine.model == ModelInfo(model_hash="x", purpose=Purpose.RELEASE)
+
+
+def test_an_announced_operating_point_is_taken_over_and_a_damaged_one_announces_nothing():
+    scene = Scene(begin=False, model=None)
+    for text in ("{", "[]", json.dumps(POINT.to_dict() | {"logit_scale": -1.0}), json.dumps({})):
+        scene.engine.process_event(process("ready", "inference", model_hash="x", purpose="release",
+                                           operating_point=text), START)
+        assert scene.engine.model is None
+    scene.engine.process_event(process("ready", "inference", model_hash="x", purpose="release",
+                                       operating_point=json.dumps(POINT.to_dict())), START)
+    assert scene.engine.model.operating_point == POINT
+
+
+def test_a_session_weighs_logits_by_the_operating_point():
+    policy = msgspec.structs.replace(QUICK, frame_correlation=None, min_frames=1000, llr_clip=20.0)
+    scene = Scene(policy, model=replace(MODEL, operating_point=POINT)).both(1, logit=6.0)
+    session = scene.engine.session("s1")
+    assert session.evidence.llr_sum == pytest.approx(0.5 * 6.0 - 1.0)
+    assert session.policy.correlation == POINT.frame_correlation
+    assert Scene(policy).both(1, logit=6.0).engine.session("s1").evidence.llr_sum == pytest.approx(6.0)
+
+
+# --- weights trained on simulated data ------------------------------------------------------------------------------
+SIMULATED_MODEL = ModelInfo(model_hash="51", purpose=Purpose.SIMULATED)
+GENEROUS = msgspec.structs.replace(QUICK, allowed_purposes=tuple(Purpose))
+
+
+@pytest.mark.parametrize(("logit", "verdict"), [(6.0, Verdict.BONA_FIDE), (-6.0, Verdict.ATTACK)])
+@pytest.mark.parametrize(("policy", "seen", "reason"), [
+    (GENEROUS, [True, True, True], None),
+    (GENEROUS, [False, False, False], "model_unverified"),  # a camera or a recording that is not simulated
+    (GENEROUS, [True, False, True], "model_unverified"),  # one real frame is one too many
+    (GENEROUS, [False, True, True], "model_unverified"),
+    (QUICK, [True, True, True], "model_unverified"),  # the default purposes
+])
+def test_simulated_weights_decide_only_where_policy_allows_it_and_every_frame_is_simulated(logit, verdict, policy,
+                                                                                          seen, reason):
+    scene = Scene(policy, model=SIMULATED_MODEL)
+    for simulated in seen:
+        scene.see(simulated=simulated).hear(logit, model=SIMULATED_MODEL)
+    record = scene.record
+    if reason is None:
+        assert (record.verdict, record.simulated) == (verdict, True)
+    else:
+        assert (record.verdict, record.reason) == (Verdict.UNDECIDED, reason)
+
+
+def test_the_shipped_policy_for_simulated_cameras_differs_from_the_default_in_purposes_alone():
+    renamed = msgspec.structs.replace(SIMULATED_POLICY, name="default", allowed_purposes=Policy().allowed_purposes)
+    assert renamed == Policy()
+    assert Purpose.TEST not in SIMULATED_POLICY.allowed_purposes
 
 
 # --- local sessions -------------------------------------------------------------------------------------------------

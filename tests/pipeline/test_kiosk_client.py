@@ -321,7 +321,7 @@ def a_session():
 
 GOOD = {"type": "decision", "contract": 0, "session_id": "s", "sequence": 5, "origin": "kiosk", "camera": "front",
         "verdict": "bona_fide", "reason": "llr_upper", "examined": True, "simulated": False, "nonce": "ab" * 32,
-        "transaction_hash": None, "time_to_decision_ms": 900.0, "expires_in_ms": 5000}
+        "transaction_hash": None, "time_to_decision_ms": 900.0, "expires_in_ms": 5000, "model_purpose": "release"}
 
 
 def received(fields):
@@ -338,7 +338,8 @@ def test_is_open_for_the_one_good_decision():
     ("session_id", "other"), ("origin", "local"), ("origin", "Kiosk"), ("verdict", "attack"), ("verdict", "undecided"),
     ("verdict", "BONA_FIDE"), ("verdict", True), ("verdict", 1), ("verdict", ["bona_fide"]), ("verdict", None),
     ("examined", False), ("examined", 1), ("examined", None), ("simulated", True), ("simulated", None),
-    ("simulated", 0), ("nonce", "ab" * 31 + "ac"), ("nonce", ""), ("nonce", None), ("nonce", 7),
+    ("simulated", 0), ("model_purpose", "simulated"), ("model_purpose", "test"), ("model_purpose", None),
+    ("nonce", "ab" * 31 + "ac"), ("nonce", ""), ("nonce", None), ("nonce", 7),
     ("transaction_hash", "ab"), ("time_to_decision_ms", -1), ("time_to_decision_ms", 1e9),
     ("time_to_decision_ms", float("nan")), ("time_to_decision_ms", "900"), ("expires_in_ms", 5001),
     ("expires_in_ms", 0), ("expires_in_ms", None), ("expires_in_ms", True),
@@ -365,6 +366,18 @@ def test_a_simulated_decision_opens_only_for_those_who_ask_for_it():
     simulated = received(GOOD | {"simulated": True})
     assert not is_open(simulated, a_session(), now_ns=10**9)
     assert is_open(simulated, a_session(), now_ns=10**9, accept_simulated=True)
+
+
+@pytest.mark.parametrize(("fields", "opens"), [
+    ({"simulated": True, "model_purpose": "simulated"}, True),
+    ({"simulated": False, "model_purpose": "simulated"}, False),  # an engine that says so is not to be believed
+    ({"simulated": True, "model_purpose": "test"}, False),
+    ({"simulated": False, "model_purpose": None}, False),
+])
+def test_weights_trained_on_simulated_data_open_on_a_simulated_camera_alone_and_when_asked(fields, opens):
+    decision = received(GOOD | fields)
+    assert not is_open(decision, a_session(), now_ns=10**9)
+    assert is_open(decision, a_session(), now_ns=10**9, accept_simulated=True) is opens
 
 
 @pytest.mark.parametrize("data", [b"", b"7", b"[]", b"{", b'{"verdict": "attack", "verdict": "bona_fide"}', b"\xff"])

@@ -1,12 +1,14 @@
 import itertools
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from mmdg_model.scorer import Modality, Purpose
 from pipeline.policy import Policy
 from pipeline.sequential_test import Bound
 from pipeline.verdict import Facts, ModelInfo, Reason, Verdict, conclude, ended_as
-from tests.pipeline.scene import MODEL, QUICK
+from tests.pipeline.scene import MODEL, POINT, QUICK
 
 ALL = frozenset(Modality)
 OTHER = ModelInfo(model_hash="other", purpose=Purpose.RELEASE)
@@ -43,6 +45,23 @@ def test_a_purpose_that_is_not_allowed_decides_nothing(purpose, bound):
     model = ModelInfo(model_hash="x", purpose=purpose)
     got = conclude(facts(bound=bound, models=frozenset({model}), announced=model), QUICK, None)
     assert got == (Verdict.UNDECIDED, Reason.MODEL_UNVERIFIED)
+
+
+GENEROUS = msgspec.structs.replace(QUICK, allowed_purposes=tuple(Purpose))
+
+
+@pytest.mark.parametrize(("bound", "verdict"), [(Bound.UPPER, Verdict.BONA_FIDE), (Bound.LOWER, Verdict.ATTACK)])
+def test_weights_trained_on_simulated_data_decide_on_simulated_cameras_alone_whatever_policy_allows(bound, verdict):
+    model = ModelInfo(model_hash="x", purpose=Purpose.SIMULATED)
+    of_the_model = {"bound": bound, "models": frozenset({model}), "announced": model}
+    assert conclude(facts(**of_the_model), GENEROUS, None) == (Verdict.UNDECIDED, Reason.MODEL_UNVERIFIED)
+    assert conclude(facts(**of_the_model, simulated_camera=True), GENEROUS, None)[0] is verdict
+    assert conclude(facts(**of_the_model, simulated_camera=True), QUICK, None)[1] is Reason.MODEL_UNVERIFIED
+
+
+def test_the_operating_point_is_no_part_of_what_tells_models_apart():
+    assert replace(MODEL, operating_point=POINT) == MODEL
+    assert conclude(facts(announced=replace(MODEL, operating_point=POINT)), QUICK, None)[0] is Verdict.BONA_FIDE
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -87,7 +87,7 @@ def draw_all(collection: Collection) -> list[DrawnFigure]:
 
 
 def _roc_and_det(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure:
-    with _canvas(1, 2, width=9.6, height=4.6) as (figure, axes):
+    with canvas(1, 2, width=9.6, height=4.6) as (figure, axes):
         left, right = axes
         for index, row in enumerate(rows):
             for order, seed in enumerate(row.seeds(protocol)):
@@ -131,7 +131,7 @@ def _training(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
               if any(panel[0] in series for _, _, series in curves)]
     if not panels:
         return None
-    with _canvas(1, len(panels), width=4.2 * len(panels), height=3.9) as (figure, axes):
+    with canvas(1, len(panels), width=4.2 * len(panels), height=3.9) as (figure, axes):
         for axis, (name, title, scale) in zip(axes, panels, strict=True):
             seen = set()
             for index, row, series in curves:
@@ -159,7 +159,7 @@ def _ssp(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
               if any(f"ssp/{name}" in series for name in _MODALITIES)]
     if not curves:
         return None
-    with _canvas(1, len(curves) + 1, width=3.8 * (len(curves) + 1), height=3.8) as (figure, axes):
+    with canvas(1, len(curves) + 1, width=3.8 * (len(curves) + 1), height=3.8) as (figure, axes):
         top = max(float(np.max(_smoothed(series[f"ssp/{name}"][1]))) for _, _, series in curves
                   for name in _MODALITIES if f"ssp/{name}" in series)
         for axis, (_, row, series) in zip(axes, curves, strict=False):
@@ -204,7 +204,8 @@ def _style(index: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _canvas(rows: int, columns: int, *, width: float, height: float) -> Iterator[tuple[Any, Any]]:
+def canvas(rows: int, columns: int, *, width: float, height: float) -> Iterator[tuple[Any, Any]]:
+    """A figure of so many panels, in inches, and its axes `[rows · columns]`. Raises `ModuleNotFoundError`."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -221,12 +222,16 @@ def _canvas(rows: int, columns: int, *, width: float, height: float) -> Iterator
 
 
 def _drawn(figure: Any, name: str, rows: Sequence[ReportRow], caption: str) -> DrawnFigure:
-    if any(row.simulated for row in rows):
+    return finished(figure, name, f"{caption} {describe_runs(rows)}", simulated=any(row.simulated for row in rows))
+
+
+def finished(figure: Any, name: str, caption: str, *, simulated: bool) -> DrawnFigure:
+    """The figure in both forms, marked as simulated where it is."""
+    if simulated:
         figure.suptitle(SIMULATED.lower(), fontsize=9, color="#a00000")
     svg, png = io.StringIO(), io.BytesIO()
     save: Callable[..., None] = figure.savefig
     save(svg, format="svg", metadata={"Date": None})
     save(png, format="png", dpi=110)
     text = svg.getvalue()
-    return DrawnFigure(name=name, caption=f"{caption} {describe_runs(rows)}", svg=text[text.index("<svg"):],
-                       png=png.getvalue())
+    return DrawnFigure(name=name, caption=caption, svg=text[text.index("<svg"):], png=png.getvalue())

@@ -16,6 +16,7 @@ from mmdg_model.training.protocols import SUB_PROTOCOLS, Scenario
 from mmdg_model.training.run_config import RunConfig
 from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.training.run_evaluation import RunEvaluation, backbone_words, read_evaluation
+from mmdg_model.training.species_families import described
 
 #: Methods from the plainest to the fullest, as tables list them; others follow by name.
 LADDER = ("vit_early", "vit_late", "vit_late_regrad", "u_adapter", "u_adapter_ssp", "mmdg_without_certainty",
@@ -165,14 +166,26 @@ def _rows(runs: Sequence[RunResult]) -> list[ReportRow]:
                                   f"{place[0]}, seed {place[1]}, of one configuration on two data trees; report them "
                                   "apart")
             placed[place] = run
-        label = method if methods.count(method) == 1 else f"{method} ({_told_apart(group[0].config, key)})"
+        config = group[0].config
+        label = (method if methods.count(method) == 1 or _is_plain(config)
+                 else f"{method} ({_told_apart(config, key)})")
         rows.append(ReportRow(label=label, method=method, key=key, runs=placed))
     labels = [row.label for row in rows]
-    rows.sort(key=lambda row: (LADDER.index(row.method) if row.method in LADDER else len(LADDER), row.method))
+    rows.sort(key=lambda row: (LADDER.index(row.method) if row.method in LADDER else len(LADDER), row.method,
+                             not _is_plain(row.config), row.label))
     return [row if labels.count(row.label) == 1 else dataclasses.replace(row, label=f"{row.method} ({row.key[:6]})")
             for row in rows]
 
 
+def _is_plain(config: RunConfig) -> bool:
+    """Of several rows of a method, the one that needs no word of explanation, if there is but one."""
+    return not (config.settings or config.leave_out_species or config.inputs.withheld)
+
+
 def _told_apart(config: RunConfig, key: str) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in sorted(config.settings.items()))
+    if config.leave_out_species:
+        settings = ", ".join(filter(None, (settings, f"without {described(config.leave_out_species)}")))
+    if config.inputs.withheld:
+        settings = ", ".join(filter(None, (settings, f"{' and '.join(config.inputs.modalities)} only")))
     return settings or f"preset {config.model.preset}, {hashlib.sha256(json.dumps(key).encode()).hexdigest()[:6]}"

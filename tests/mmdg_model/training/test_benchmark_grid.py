@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mmdg_model.config import ModelConfig
+from mmdg_model.scorer import Modality
 from mmdg_model.training.benchmark_grid import (
     GridConfig,
     GridError,
@@ -30,6 +31,7 @@ from mmdg_model.training.benchmark_grid import (
 from mmdg_model.training.protocols import ProtocolError
 from mmdg_model.training.run_config import MachineConfig, RunConfigError
 from mmdg_model.training.run_directory import RunDirectory
+from mmdg_model.training.species_families import Family, described
 from tests.mmdg_model.training.toy_benchmark import ToyAssembly
 
 TINY = {"model": {"preset": "micro"}, "recipe": {"epochs": 2}}
@@ -119,8 +121,53 @@ def test_recipes_come_with_the_program_and_can_be_planned(tmp_path, machine):
     jobs = planned(tmp_path, machine, grid)
     assert {job.config.method for job in jobs} == {"vit_early", "vit_late", "u_adapter", "u_adapter_ssp", "mmdg"}
     assert {job.config.protocol for job in jobs} == set(protocol_names(1))
-    with pytest.raises(GridError, match="there are reproduce_small"):
+    with pytest.raises(GridError, match=r"there are .*reproduce_small"):
         recipe("reproduce_large")
+
+
+PARTS = {"run": TINY, "seeds": [0, 1], "protocols": ["CPS_W"], "parts": [
+    {"name": "long", "methods": ["mmdg"], "run": {"recipe": {"epochs": 3}}},
+    {"name": "short", "methods": ["vit_late", {"method": "mmdg"}], "protocols": ["CW_PS"], "seeds": [7]}]}
+
+
+def test_parts_have_their_own_rows_protocols_seeds_and_changes_in_their_order(tmp_path, machine):
+    grid = grid_from_plain(PARTS, "grid.yaml")
+    jobs = planned(tmp_path, machine, grid)
+    assert [(job.config.method, job.config.protocol, job.config.seed, job.updates) for job in jobs] == [
+        ("mmdg", "CPS_W", 0, 15), ("mmdg", "CPS_W", 1, 15), ("vit_late", "CW_PS", 7, 10), ("mmdg", "CW_PS", 7, 10)]
+    assert [job.name for job in planned(tmp_path, machine, grid.only(["short"]))] == [job.name for job in jobs[2:]]
+    with pytest.raises(GridError, match="no part 'tall'; there are long, short"):
+        grid.only(["tall"])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"methods": ["mmdg"]}, "grid.methods and grid.parts are both set"),
+    ({"parts": [{"name": "a", "methods": []}]}, r"grid.parts\[0\].methods is empty"),
+    ({"parts": [{"name": "a", "methods": ["mmdg"]}] * 2}, "names must differ"),
+    ({"parts": [{"name": "a", "methods": ["mmdg"], "protcols": []}]}, r"parts\[0\]: 'protcols' is an unknown key"),
+    ({"parts": [{"name": "a", "methods": ["mmdg"], "run": {"seed": 1}}]}, r"grid.parts\[0\].run.seed is set"),
+    ({"parts": [{"name": "a", "methods": ["mmdg"], "protocols": ["CPS_X"]}]}, "no protocol 'CPS_X'"),
+    ({"parts": ["a"]}, "Expected `object`"),
+])
+def test_impossible_parts_are_refused_with_their_place(change, message):
+    with pytest.raises((GridError, ProtocolError), match=message):
+        grid_from_plain(PARTS | change, "grid.yaml")
+
+
+def test_the_recipe_of_generalisation_leaves_out_whole_families(tmp_path, machine):
+    grid = recipe("generalisation")
+    jobs = planned(tmp_path, machine, grid)
+    assert {described(job.config.leave_out_species) for job in jobs} == {"", *Family}
+    assert {frozenset(job.config.inputs.modalities) for job in jobs} == {
+        frozenset(Modality), *(frozenset({each}) for each in Modality)}
+    of_part = {part.name: len(planned(tmp_path, machine, grid.only([part.name]))) for part in grid.parts}
+    assert sum(of_part.values()) == len(jobs)
+    first = [job for job in jobs if job.config.seed == 0]
+    assert jobs[:len(first)] == first, "the first seed's tables are whole before a second seed begins"
+    assert {row: sum(job.config.method == row for job in first) for row in ("mmdg", "u_adapter", "vit_late")} == {
+        "mmdg": 10, "u_adapter": 5, "vit_late": 18}
+    assert all(job.config.recipe.epochs * job.config.recipe.samples_per_epoch / job.config.recipe.batch_size == 500
+               for job in jobs)
 
 
 def test_protocols_by_number():

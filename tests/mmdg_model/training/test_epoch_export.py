@@ -1,5 +1,6 @@
 """A run of the real method on a simulated tree, exported, loaded and scored as live crops are."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 
 from mmdg_model.checkpoint import load_checkpoint, save_checkpoint
 from mmdg_model.inputs import DepthEncoding, InputSpecification, prepare
-from mmdg_model.scorer import CropPlanes, Purpose
+from mmdg_model.scorer import CropPlanes, Modality, Purpose
 from mmdg_model.torch_scorer import TorchScorer
 from mmdg_model.training.assemble import run_training
 from mmdg_model.training.epoch_export import export_epoch, live_specification
+from mmdg_model.training.run_config import InputChoice
 from mmdg_model.training.run_directory import RunDirectory, RunDirectoryError
 from tests.mmdg_model.training.toy_run import toy_train
 from tests.mmdg_model.training.trees import TOY_MODEL, machine_of, mark_simulated, small_tree, toy_run
@@ -105,3 +107,11 @@ def test_an_epoch_that_was_not_kept_and_a_network_nobody_can_load_are_refused(si
     toy_train(tmp_path)
     with pytest.raises(RunDirectoryError, match="method toy trains a network that live scorers do not know"):
         export_epoch(RunDirectory(tmp_path), 0)
+
+
+def test_a_run_that_was_given_fewer_modalities_is_not_for_live_scorers(simulated_run, tmp_path):
+    config = replace(simulated_run.config(), inputs=InputChoice(modalities=(Modality.DEPTH,)))
+    run = RunDirectory(shutil.copytree(simulated_run.path, tmp_path / "run"))
+    run.config_file.write_text(config.to_json())
+    with pytest.raises(RunDirectoryError, match="trained without infrared, rgb"):
+        export_epoch(run, 0)

@@ -154,10 +154,18 @@ def test_a_target_table_cannot_choose_the_honest_threshold(run):
         oracle_choice(run[0], Unit.FRAME, best=True)
 
 
-def test_a_target_domain_among_the_sources_is_refused(run):
+def test_a_target_domain_among_the_sources_needs_other_people(run):
     source = changed(run[0], lambda _, table: dataclasses.replace(table, domain=np.full(len(table), "W")))
-    with pytest.raises(EvaluationError, match="domain W is both"):
+    with pytest.raises(EvaluationError, match=r"60 videos, such as W 000-bona_fide, are in source validation"):
         evaluated(source, run[1])
+
+    def renamed(table, *names):
+        return dataclasses.replace(table, **{name: np.char.add("v", getattr(table, name)) for name in names})
+
+    with pytest.raises(EvaluationError, match="20 subjects, such as W 000, are in source validation"):
+        evaluated(changed(source, lambda _, table: renamed(table, "sample_id", "video_id")), run[1])
+    apart = changed(source, lambda _, table: renamed(table, "sample_id", "video_id", "subject"))
+    assert evaluated(apart, run[1]).source_domains == ("W",)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -1,0 +1,195 @@
+"""Error rates of decisions: APCER by species, BPCER by group of people, time to decision, with bounds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from calibration.error_rates import Proportion, Unit, auc, roc
+from calibration.score_calibration import CalibrationError, FrameCorrelation, frame_correlation
+from mmdg_model.training.samples import BONA_FIDE
+from pipeline import sequential_test
+from pipeline.policy import Policy
+from pipeline.simulated_sessions.judging import JudgedSession
+from pipeline.verdict import Verdict
+
+#: What bona fide sessions are grouped by.
+GROUPS = ("skin_tone", "hair", "spectacles", "beard")
+#: Smaller groups are printed and never called the worst.
+SMALLEST_GROUP = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """How sessions of one kind ended.
+
+    Attributes:
+        sessions: all. accepted, rejected: verdict bona_fide, attack. undecided: neither, though frames were scored.
+        non_response: undecided without a scored frame: no single face was found, or none fit to crop.
+        frames, missed: filmed, and those without a crop.
+    """
+
+    sessions: int
+    accepted: int
+    rejected: int
+    undecided: int
+    non_response: int
+    frames: int
+    missed: int
+
+    @classmethod
+    def of(cls, judged: Sequence[JudgedSession]) -> Outcomes:
+        """Of these sessions."""
+        accepted = sum(each.decision.verdict is Verdict.BONA_FIDE for each in judged)
+        rejected = sum(each.decision.verdict is Verdict.ATTACK for each in judged)
+        silent = sum(not each.responded for each in judged)
+        return cls(sessions=len(judged), accepted=accepted, rejected=rejected, non_response=silent,
+                   undecided=len(judged) - accepted - rejected - silent, frames=sum(each.frames for each in judged),
+                   missed=sum(each.missed for each in judged))
+
+    @property
+    def apcer(self) -> Proportion:
+        """Attack sessions accepted. Undecided ones were not."""
+        return Proportion(count=self.accepted, trials=self.sessions, unit=Unit.VIDEO)
+
+    @property
+    def bpcer(self) -> Proportion:
+        """Bona fide sessions not accepted: rejected, undecided and without response alike."""
+        return Proportion(count=self.sessions - self.accepted, trials=self.sessions, unit=Unit.VIDEO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Time to the decisions of one bound, in recorded time since the session's first frame, and the least possible.
+
+    Attributes:
+        decisions: how many crossed the bound. median_ms, p95_ms: of them; None without one.
+        floor_frames: fewest frames N with llr_clip · n_eff(N, ρ) at the bound (and `min_frames`), every score at the
+            clip; None where no number is enough.
+        floor_ms: max((N - 1) · frame period, min_time_ms).
+    """
+
+    decisions: int
+    median_ms: float | None
+    p95_ms: float | None
+    floor_frames: int | None
+    floor_ms: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Median over floor."""
+        return None if self.median_ms is None or not self.floor_ms else self.median_ms / self.floor_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionEvaluation:
+    """All figures of one set of judged sessions.
+
+    Attributes:
+        live: bona fide sessions. species: attack sessions by species, worst APCER first.
+        groups: bona fide sessions by attribute, then value. accepting, rejecting: pace of the two bounds.
+        correlation: of successive frames' raw scores; None where it could not be fitted.
+        area: AUC of sessions' mean logits, None where a label is missing.
+    """
+
+    live: Outcomes
+    species: Mapping[str, Outcomes]
+    groups: Mapping[str, Mapping[str, Outcomes]]
+    accepting: Pace
+    rejecting: Pace
+    correlation: FrameCorrelation | None
+    area: float | None
+
+    @property
+    def worst_species(self) -> str | None:
+        """The species with the largest APCER, by name among equals."""
+        return next(iter(self.species), None)
+
+    @property
+    def worst_groups(self) -> dict[str, str]:
+        """By attribute: the value with the largest BPCER, of those with `SMALLEST_GROUP` sessions."""
+        worst = {}
+        for attribute, values in self.groups.items():
+            large = {value: each for value, each in values.items() if each.sessions >= SMALLEST_GROUP}
+            if large:
+                worst[attribute] = max(large, key=lambda value: (large[value].bpcer.rate, value))
+        return worst
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; every rate with its one-sided 95 % Clopper-Pearson bound."""
+        def rates(each: Outcomes, rate: Proportion, name: str) -> dict[str, Any]:
+            return {"sessions": each.sessions, "accepted": each.accepted, "rejected": each.rejected,
+                    "undecided": each.undecided, "non_response": each.non_response, "frames": each.frames,
+                    "frames_missed": each.missed, name: rate.rate, f"{name}_upper_95": rate.upper_bound()}
+
+        def pace(each: Pace) -> dict[str, Any]:
+            return {"decisions": each.decisions, "median_ms": each.median_ms, "p95_ms": each.p95_ms,
+                    "floor_frames": each.floor_frames, "floor_ms": each.floor_ms, "ratio": each.ratio}
+
+        correlation = self.correlation
+        return {
+            "simulated": True, "bona_fide": rates(self.live, self.live.bpcer, "bpcer") if self.live.sessions else None,
+            "species": {name: rates(each, each.apcer, "apcer") for name, each in self.species.items()},
+            "worst_species": self.worst_species,
+            "groups": {f"{attribute}: {value}": rates(each, each.bpcer, "bpcer")
+                       for attribute, values in self.groups.items() for value, each in values.items()},
+            "worst_groups": self.worst_groups, "accepting": pace(self.accepting), "rejecting": pace(self.rejecting),
+            "auc_of_session_means": self.area,
+            "frame_correlation": None if correlation is None else {
+                "within": correlation.within, "lag_one_within": correlation.lag_one, "lag_one_total": correlation.total,
+                "between_share": correlation.between, "sessions": correlation.sessions, "pairs": correlation.pairs}}
+
+
+def evaluate(judged: Sequence[JudgedSession], policy: Policy) -> SessionEvaluation:
+    """Every figure.
+
+    Args:
+        judged: at least one session. policy: that decided, with its operating point applied (`Policy.calibrated`).
+    """
+    live = [each for each in judged if each.truth.label == BONA_FIDE]
+    attacks = [each for each in judged if each.truth.label != BONA_FIDE]
+    species = {name: Outcomes.of([each for each in attacks if each.truth.species == name])
+               for name in sorted({each.truth.species for each in attacks})}
+    groups = {attribute: {value: Outcomes.of([each for each in live if _value(each, attribute) == value])
+                          for value in sorted({_value(each, attribute) for each in live})} for attribute in GROUPS}
+    scored = [each for each in judged if each.responded]
+    try:
+        correlation = frame_correlation([each.logits for each in scored], [each.truth.species for each in scored])
+    except CalibrationError:
+        correlation = None
+    labels = {each.truth.label for each in scored}
+    area = auc(roc([float(np.mean(each.logits)) for each in scored],
+                   [each.truth.label == BONA_FIDE for each in scored])) if len(labels) == 2 else None
+    period_ms = 1e3 / judged[0].truth.frame_rate
+    return SessionEvaluation(
+        live=Outcomes.of(live), species=dict(sorted(species.items(), key=lambda item: (-item[1].apcer.rate, item[0]))),
+        groups=groups, correlation=correlation, area=area,
+        accepting=_pace(judged, Verdict.BONA_FIDE, policy, policy.upper_bound, period_ms),
+        rejecting=_pace(judged, Verdict.ATTACK, policy, -policy.lower_bound, period_ms))
+
+
+def floor_frames(policy: Policy, bound: float, limit: int = 2000) -> int | None:
+    """Fewest frames with which evidence can reach a bound, every score at the clip; None when `limit` is not enough.
+
+    For acceptance this leaves the deduction for uncertainty out: it is the floor that frame correlation alone allows.
+    """
+    for frames in range(policy.min_frames, limit + 1):
+        if policy.llr_clip * sequential_test.effective_frames(frames, policy.correlation) >= bound:
+            return frames
+    return None
+
+
+def _pace(judged: Sequence[JudgedSession], verdict: Verdict, policy: Policy, bound: float, period_ms: float) -> Pace:
+    times = [each.decision.time_to_decision_ms for each in judged if each.decision.verdict is verdict]
+    frames = floor_frames(policy, bound)
+    return Pace(decisions=len(times), median_ms=float(np.median(times)) if times else None,
+                p95_ms=float(np.percentile(times, 95)) if times else None, floor_frames=frames,
+                floor_ms=None if frames is None else max((frames - 1) * period_ms, float(policy.min_time_ms)))
+
+
+def _value(judged: JudgedSession, attribute: str) -> str:
+    value = getattr(judged.truth, attribute)
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

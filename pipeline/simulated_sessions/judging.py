@@ -1,0 +1,108 @@
+"""Filmed and scored sessions through the real decision step, in recorded time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from mmdg_model.scorer import Modality
+from pipeline import messages, sequential_test
+from pipeline.decision import DecisionEngine
+from pipeline.messages import CameraEnded, Observation, Score
+from pipeline.policy import Policy
+from pipeline.session import Decided, Event, SessionRequest
+from pipeline.simulated_sessions.film import CAMERA, FilmRecord
+from pipeline.simulated_sessions.presentation import Truth
+from pipeline.simulated_sessions.scoring import FrameScore
+from pipeline.verdict import DecisionRecord, ModelInfo, Origin
+
+#: More evidence than any session can gather, within the range of `Policy.min_accept_evidence`.
+_NEVER = 1_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedSession:
+    """One session, its decision, and what it rests on.
+
+    Attributes:
+        frames: filmed. missed: of them, without a crop. logits: of the scored frames, raw, in order.
+    """
+
+    truth: Truth
+    decision: DecisionRecord
+    frames: int
+    missed: int
+    logits: tuple[float, ...]
+
+    @property
+    def responded(self) -> bool:
+        """At least one frame was scored."""
+        return bool(self.logits)
+
+
+def judge(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo,
+          withheld: Sequence[Modality] = ()) -> JudgedSession:
+    """The decision that a session opened with its first frame comes to; one that its film does not decide is
+    undecided."""
+    decided = [event.record for event in _run(record, scores, policy, model, withheld)[0] if isinstance(event, Decided)]
+    assert len(decided) == 1, f"{record.truth.key}: {len(decided)} decisions, expected one"
+    return JudgedSession(truth=record.truth, decision=decided[0], frames=len(record.observations),
+                         missed=len(record.observations) - len(record.crop_sequences),
+                         logits=tuple(score.logit for score in scores))
+
+
+def peak_evidence(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo) -> float:
+    """The most that ever spoke for acceptance, in nats, before the session was rejected; -inf for nothing.
+
+    A session is accepted exactly when this reaches the policy's upper bound.
+    """
+    never = msgspec.structs.replace(policy, min_accept_evidence=_NEVER)
+    return _run(record, scores, never, model, ())[1]
+
+
+def _run(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo,
+         withheld: Sequence[Modality]) -> tuple[list[Event], float]:
+    """All events, and the peak of the evidence for acceptance where a bound could have counted."""
+    engine = DecisionEngine({policy.name: policy}, cameras=[CAMERA], model=model)
+    first, by_sequence = record.observations[0], {score.sequence: score for score in scores}
+    events = engine.begin(SessionRequest(session_id=record.truth.key, camera=CAMERA, policy=policy,
+                                         origin=Origin.LOCAL), first.stamp_ns)
+    peak = -math.inf
+    for each in record.observations:
+        observation = _lacking(each, withheld)
+        events += engine.observe(observation, observation.stamp_ns)
+        if observation.sequence not in by_sequence:
+            continue
+        session = engine.session(record.truth.key)
+        events += engine.score(_message(observation, by_sequence[observation.sequence], model), observation.stamp_ns)
+        if session is not None and session.evidence.frames >= session.policy.min_frames and (
+                session.evidence.last_ns - session.evidence.first_ns >= session.policy.min_time_ms * 1_000_000) and (
+                sequential_test.crossed(session.evidence, session.policy) is not sequential_test.Bound.LOWER):
+            peak = max(peak, sequential_test.for_acceptance(session.evidence, session.policy))
+    last = record.observations[-1]
+    events += engine.process_event(CameraEnded(
+        camera=CAMERA, source=last.source, epoch=last.epoch, reason="end_of_stream", detail="", stamp_ns=last.stamp_ns,
+        counters={}), last.stamp_ns)
+    return events, peak
+
+
+def _lacking(observation: Observation, withheld: Sequence[Modality]) -> Observation:
+    if not withheld:
+        return observation
+    gone = {modality.value for modality in withheld}
+    return messages.replace(observation, modalities=[name for name in observation.modalities if name not in gone])
+
+
+def _message(observation: Observation, score: FrameScore, model: ModelInfo) -> Score:
+    assert observation.quality is not None, "a frame with a crop has its quality"
+    assert observation.subject is not None, "a frame with a crop has its subject"
+    return Score(
+        camera=CAMERA, source=observation.source, epoch=observation.epoch, sequence=observation.sequence,
+        track_id=observation.subject, worker="film", logit=score.logit,
+        probability=1 / (1 + math.exp(-max(-700.0, min(700.0, score.logit)))),
+        uncertainty={modality.value: value for modality, value in score.uncertainty.items()},
+        modalities=[modality.value for modality in score.uncertainty], model_hash=model.model_hash,
+        purpose=model.purpose.value, durations_ms={}, stamps_ns={}, quality=observation.quality)
