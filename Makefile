@@ -5,8 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small train-default \
-  evaluate-default ship-default clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small audit-simulator train-default evaluate-default ship-default clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -68,6 +67,19 @@ reproduce-small: set-up  ## Protocol 1 on simulated data: five methods, resumabl
 	  --metadata '$(SMALL_DATA)/lists/P-metadata.csv' --cache-mib 512 --out '$(SMALL_RUNS)' $(BENCHMARK_ARGUMENTS)
 	$(RUN)/mmdg report '$(SMALL_RUNS)' --out '$(SMALL_REPORT)'
 
+# Rendering the three trees is most of it; they are kept, and an interrupted rendering goes on. AUDIT_ARGUMENTS such as
+# --runs DIR, --commit docs/simulator-difficulty.json.
+AUDIT_SIZE ?= 2000
+AUDIT_TREES ?= out/simulator_audit_trees
+AUDIT_REPORT ?= out/simulator_audit
+AUDIT_ARGUMENTS ?=
+audit-simulator: set-up  ## what the simulator gives away: probes, single cues, noise, balance; fails where a bound does
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/tree' --size $(AUDIT_SIZE) --domains CPSWL
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/other_seed' --size $(AUDIT_SIZE) --domains CPSWL --seed 1
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/null_attack' --size $(AUDIT_SIZE) --domains CPSWL --null-attack
+	$(RUN)/mmdg simulate audit '$(AUDIT_TREES)/tree' '$(AUDIT_TREES)/other_seed' '$(AUDIT_TREES)/null_attack' \
+	  --out '$(AUDIT_REPORT)' $(AUDIT_ARGUMENTS)
+
 # Every step can be stopped and goes on when the target is made again; TRAIN_ARGUMENTS='--time-limit 9m' stops by itself.
 # DEFAULT_SIZE is of the tree, DEFAULT_SPECIFICATION the simulator's difficulty specification, DEFAULT_POINT the operating
 # point that calibration writes (make evaluate-default).
@@ -75,8 +87,9 @@ DEFAULT_DATA ?= out/default_data
 DEFAULT_SIZE ?= medium
 DEFAULT_RUN ?= out/default_run
 DEFAULT_CANDIDATE ?= out/default_candidate
-DEFAULT_POINT ?= out/default_sessions/operating_point.json
-DEFAULT_EVALUATION ?= out/default_sessions/evaluation.json
+DEFAULT_SESSIONS ?= out/default_sessions
+DEFAULT_POINT ?= $(DEFAULT_SESSIONS)/operating_point.json
+DEFAULT_EVALUATION ?= $(DEFAULT_SESSIONS)/evaluation.json
 DEFAULT_SPECIFICATION ?=
 SHIPPED ?= mmdg_model/shipped
 SHIP = $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' $(if $(DEFAULT_SPECIFICATION),--specification '$(DEFAULT_SPECIFICATION)')
@@ -92,9 +105,13 @@ train-default: set-up  ## the default weights from a seed: simulate, train, expo
 	  echo 'next: make evaluate-default (calibration, then figures), then make ship-default'; \
 	else echo 'not at its end yet: make train-default goes on'; fi
 
+ship-default: set-up  ## the trained default weights with their operating point, and figures if there are, into the package
+	$(SHIP) --operating-point '$(DEFAULT_POINT)' --out '$(SHIPPED)' \
+	  $$([ ! -f '$(DEFAULT_EVALUATION)' ] || echo --evaluation '$(DEFAULT_EVALUATION)')
+	$(RUN)/mmdg weights show --json
+
 # CALIBRATE_COUNT sessions of each main species calibrate, EVALUATE_COUNT are judged; EVALUATE_ARGUMENTS such as --jobs 16
 # or --frames 12 go to the filming. Without a finished run of make train-default the shipped weights are judged.
-DEFAULT_SESSIONS ?= out/default_sessions
 CALIBRATE_COUNT ?= 40
 EVALUATE_COUNT ?= 150
 evaluate-default: set-up  ## the default weights on simulated sessions: calibrate, then error rates of decisions (hours)
@@ -108,11 +125,6 @@ evaluate-default: set-up  ## the default weights on simulated sessions: calibrat
 	  model=(--model '$(DEFAULT_SESSIONS)/calibrated/default.safetensors'); \
 	fi; \
 	$(RUN)/mmdg simulate evaluate '$(DEFAULT_SESSIONS)/test' "$${model[@]}" --out '$(DEFAULT_SESSIONS)'
-
-ship-default: set-up  ## the trained default weights with their operating point, and figures if there are, into the package
-	$(SHIP) --operating-point '$(DEFAULT_POINT)' --out '$(SHIPPED)' \
-	  $$([ ! -f '$(DEFAULT_EVALUATION)' ] || echo --evaluation '$(DEFAULT_EVALUATION)')
-	$(RUN)/mmdg weights show --json
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes

@@ -25,13 +25,15 @@ IMPORTERS = {
     "instant_clip_tokenizer": (r"mmdg_model/mmdg_plus_plus/tokenizer\.py",),
     "embreex": (r"capture/simulated/.*",),
     "anny": (r"capture/simulated/bake_heads\.py",),
+    "mitsuba": (r"capture/independent/mitsuba_renderer\.py",),
+    "drjit": (r"capture/independent/mitsuba_renderer\.py",),
     "pyarrow": (r"mmdg_model/training/scores\.py",),
     "jinja2": (r"mmdg_model/training/report/pages\.py",),
     "ray": (r"mmdg_model/training/ray_executor\.py",),
     "lightning_fabric": (r"mmdg_model/training/fabric_compute\.py",),
     "tensorboardX": (r"mmdg_model/training/tensorboard_log\.py",),
 }
-HEAVY = ("torch", "openvino", "mediapipe", "pyrealsense2", "embreex", "anny", "matplotlib", "pyarrow",
+HEAVY = ("torch", "openvino", "mediapipe", "pyrealsense2", "embreex", "anny", "mitsuba", "matplotlib", "pyarrow",
          "lightning_fabric", "tensorboardX")
 
 #: Public definitions without a docstring, counted per package. It may only shrink: lower the number when you add one.

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from pipeline.commands import simulate_sessions
+from pipeline.commands.simulate_audit import audit_command
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     simulate.callback()(_group)
     simulate.command("benchmark")(benchmark_command)
     simulate_sessions.add_to(simulate)
+    simulate.command("audit")(audit_command)
     app.add_typer(simulate, name="simulate")
 
 

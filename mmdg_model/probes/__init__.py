@@ -1,0 +1,1 @@
+"""Small classifiers that look for what should not be there. Nothing heavy loads here."""

@@ -1,0 +1,1 @@
+"""What the simulator gives away: probes, cues, balance, noise of simulated trees. Nothing heavy loads here."""
