@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small train-default ship-default clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -66,6 +66,35 @@ reproduce-small: set-up  ## Protocol 1 on simulated data: five methods, resumabl
 	$(RUN)/mmdg benchmark --recipe reproduce_small --data '$(SMALL_DATA)' \
 	  --metadata '$(SMALL_DATA)/lists/P-metadata.csv' --cache-mib 512 --out '$(SMALL_RUNS)' $(BENCHMARK_ARGUMENTS)
 	$(RUN)/mmdg report '$(SMALL_RUNS)' --out '$(SMALL_REPORT)'
+
+# Every step can be stopped and goes on when the target is made again; TRAIN_ARGUMENTS='--time-limit 9m' stops by itself.
+# DEFAULT_SIZE is of the tree, DEFAULT_SPECIFICATION the simulator's difficulty specification, DEFAULT_POINT the operating
+# point that calibration writes (make evaluate-default).
+DEFAULT_DATA ?= out/default_data
+DEFAULT_SIZE ?= medium
+DEFAULT_RUN ?= out/default_run
+DEFAULT_CANDIDATE ?= out/default_candidate
+DEFAULT_POINT ?= out/default_sessions/operating_point.json
+DEFAULT_EVALUATION ?= out/default_sessions/evaluation.json
+DEFAULT_SPECIFICATION ?=
+SHIPPED ?= mmdg_model/shipped
+SHIP = $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' $(if $(DEFAULT_SPECIFICATION),--specification '$(DEFAULT_SPECIFICATION)')
+
+train-default: set-up  ## the default weights from a seed: simulate, train, export; resumable (hours on two cores)
+	[ -f '$(DEFAULT_DATA)/lists/L-test.txt' ] || \
+	  $(RUN)/mmdg simulate benchmark '$(DEFAULT_DATA)' --size '$(DEFAULT_SIZE)' --domains CLPSW
+	$(RUN)/mmdg train --recipe default_weights --data '$(DEFAULT_DATA)' --lists '$(DEFAULT_DATA)/lists' \
+	  --metadata '$(DEFAULT_DATA)/lists/P-metadata.csv' --out '$(DEFAULT_RUN)' --threads 2 --cache-mib 1024 \
+	  $(TRAIN_ARGUMENTS)
+	@if [ -f '$(DEFAULT_RUN)/done.json' ]; then \
+	  $(SHIP) --out '$(DEFAULT_CANDIDATE)' && \
+	  echo 'next: make evaluate-default (calibration, then figures), then make ship-default'; \
+	else echo 'not at its end yet: make train-default goes on'; fi
+
+ship-default: set-up  ## the trained default weights with their operating point, and figures if there are, into the package
+	$(SHIP) --operating-point '$(DEFAULT_POINT)' --out '$(SHIPPED)' \
+	  $$([ ! -f '$(DEFAULT_EVALUATION)' ] || echo --evaluation '$(DEFAULT_EVALUATION)')
+	$(RUN)/mmdg weights show --json
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes

@@ -1,7 +1,7 @@
 """The weights that come with the program: a checkpoint, its manifest and its model card in `shipped/`. Needs no torch.
 
-They are trained on simulated data only, their purpose says so, and decisions refuse them on a real camera. They are what
-runs where no checkpoint is named. The manifest says how they were made; it is checked against the file's bytes.
+They are trained on simulated data only, their purpose says so, and decisions refuse them on a real camera. They run
+where no checkpoint is named. The manifest says how they were made; it is checked against the file's bytes.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ RealSense devices are queried in a process of their own: the SDK can hang or cra
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -71,3 +72,20 @@ def probe(spec: str) -> None:
     elif camera.kind in ("replay", "webcam") and camera.argument and not camera.argument.isdecimal() \
             and not Path(camera.argument).is_file():
         raise NoDeviceError(f"{spec}: no file at {camera.argument}; check the path")
+
+
+def is_simulated(spec: str) -> bool:
+    """Whether a camera shows nothing but simulations: a simulated scene, or a recording whose manifest says so.
+
+    Only for what is said and chosen before the start. What decides is what each observation carries. False in doubt.
+    """
+    camera = parse_camera(spec)
+    if camera.kind != "replay" or not camera.argument.endswith(".mcap"):
+        return camera.kind == "simulated"
+    from capture.recording import RecordingReader
+
+    try:
+        with contextlib.closing(RecordingReader(Path(camera.argument))) as recording:
+            return recording.manifest.simulated
+    except (CameraError, OSError):
+        return False

@@ -133,7 +133,10 @@ def recipe(name: str) -> GridConfig:
     known = sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml"))
     if name not in known:
         raise GridError(f"no recipe {name!r}; there are {', '.join(known)}")
-    return grid_from_plain(yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")), f"recipe {name}")
+    plain = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    if "methods" not in plain:
+        raise GridError(f"recipe {name} is one run, not a grid; mmdg train --recipe {name} trains it")
+    return grid_from_plain(plain, f"recipe {name}")
 
 
 def protocol_names(number: int) -> tuple[str, ...]:

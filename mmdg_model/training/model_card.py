@@ -1,4 +1,4 @@
-"""The model card of shipped weights, from their manifest and the figures of an evaluation. No figure is typed by hand."""
+"""The model card of shipped weights, from manifest and figures of an evaluation. No figure is typed by hand."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ for training on real data. `make demo` runs them.
 
 ## What they are not for
 Deciding about anybody. The checkpoint's purpose is `simulated`: on a camera or recording that is not simulated every
-session ends `undecided` (`model_unverified`), whatever the policy says, and the kiosk client refuses a verdict of theirs.
-For real use train on real data (docs/training.md), calibrate and evaluate on real sessions, and name the checkpoint.
+session ends `undecided` (`model_unverified`), whatever the policy says; the kiosk client refuses what they decide.
+For real use train on real data (docs/training.md), calibrate and evaluate on real sessions, and name that checkpoint.
 
 ## Limits
 - The simulator's attacks are the species of docs/simulator.md; others were never seen. Materials and sensors are models
@@ -47,9 +47,10 @@ def model_card(manifest: Manifest, evaluation: Mapping[str, Any] | None, *, shap
     rows = [
         ("file", f"`default.safetensors`, {manifest.bytes / 1e6:.2f} MB, float16, SHA-256 `{manifest.sha256}`"),
         ("network", shape),
-        ("method", f"{manifest.method}, protocol {manifest.protocol} (simulated sources {', '.join(manifest.sources)}), "
-                   f"seed {manifest.seed}, epoch {manifest.epoch}"),
-        ("run", f"`{manifest.run}`, recipe SHA-256 `{manifest.recipe_sha256[:12]}`, data `{manifest.data_fingerprint[:12]}`"),
+        ("method", (f"{manifest.method}, protocol {manifest.protocol} (simulated sources "
+                    f"{', '.join(manifest.sources)}), seed {manifest.seed}, epoch {manifest.epoch}")),
+        ("run", (f"`{manifest.run}`, recipe SHA-256 `{manifest.recipe_sha256[:12]}`, data "
+                 f"`{manifest.data_fingerprint[:12]}`")),
         ("difficulty specification", f"SHA-256 `{manifest.specification_sha256[:12]}`"
          if manifest.specification_sha256 else "none named"),
         ("trained by", manifest.trained_by), ("written by", manifest.made_by),
@@ -64,11 +65,11 @@ def model_card(manifest: Manifest, evaluation: Mapping[str, Any] | None, *, shap
         lines += ["Not calibrated yet: logits are taken as they are."]
     else:
         lines += [
-            f"LLR of a frame = {point.logit_scale:.4g} · logit {point.logit_offset:+.4g}; correlation of successive "
-            f"frames {point.frame_correlation:.3f}; sessions are accepted at {point.threshold:.2f} nats or Wald's bound, "
-            "whichever is more.",
-            f"There, on the {point.sessions} {point.data} sessions it was fitted on: worst-species APCER "
-            f"{point.apcer:.1%}, BPCER {point.bpcer:.1%} (no bound; they are the fit's own sessions).",
+            (f"LLR of a frame = {point.logit_scale:.4g} · logit {point.logit_offset:+.4g}; correlation of successive "
+             f"frames {point.frame_correlation:.3f}; sessions are accepted at {point.threshold:.2f} nats or Wald's "
+             "bound, whichever is more."),
+            (f"There, on the {point.sessions} {point.data} sessions it was fitted on: worst-species APCER "
+             f"{point.apcer:.1%}, BPCER {point.bpcer:.1%} (no bound; they are the fit's own sessions)."),
             f"Measured by `{point.command}`."]
     lines += ["", "## Figures (simulated sessions)"]
     if evaluation is None:

@@ -65,8 +65,8 @@ def in_float16(checkpoint: Checkpoint, scratch: Path) -> tuple[Checkpoint, float
     deviation = checkpoint.known_answer.deviation(torch.tensor(answer.logits, dtype=torch.float32).numpy())
     if not deviation <= FLOAT16_TOLERANCE:
         raise ShippingError(f"rounding to float16 moves the known-answer logits by {deviation:.3g} of the largest, "
-                            f"allowed is {FLOAT16_TOLERANCE:g}; weights this sensitive are not shipped: train with more "
-                            "weight decay")
+                            f"allowed is {FLOAT16_TOLERANCE:g}; weights this sensitive are not shipped: train "
+                            "with more weight decay")
     return dataclasses.replace(reloaded, known_answer=answer, hash=""), deviation
 
 
@@ -93,7 +93,8 @@ def ship(directory: RunDirectory, out: Path, *, operating_point: OperatingPoint 
     trained = export_epoch(directory, chosen)
     if trained.purpose is not Purpose.SIMULATED:
         raise ShippingError(f"{directory.path} was trained on data that no tree calls simulated: purpose is "
-                            f"{trained.purpose}. Shipped weights are made of simulated data alone; use mmdg train export")
+                            f"{trained.purpose}. Shipped weights are made of simulated data alone; mmdg train export "
+                            "writes others")
     figures, figures_hash = _figures(evaluation)
     halved, deviation = in_float16(trained, out / f"{WEIGHTS_NAME}.reloaded")
     halved = dataclasses.replace(halved, operating_point=operating_point, created_by=program())
@@ -101,6 +102,9 @@ def ship(directory: RunDirectory, out: Path, *, operating_point: OperatingPoint 
     weights = out / WEIGHTS_NAME
     sha256 = save_checkpoint(halved, weights)
     TorchScorer(load_checkpoint(weights, expected_hash=sha256))  # it reproduces its known answer, or raises
+    if figures is not None and sha256 not in json.dumps(figures):
+        raise ShippingError(f"{evaluation} does not name SHA-256 {sha256}: its figures are of other weights; evaluate "
+                            f"{weights}, which is written, and ship again")
     size = weights.stat().st_size
     if size > LARGEST_BYTES:
         weights.unlink()
@@ -152,5 +156,5 @@ def _shape(checkpoint: Checkpoint) -> str:
     config = checkpoint.config
     count = sum(weight.numel() for weight in checkpoint.weights.values())
     depth = f", {config.depth} layers" if isinstance(config, ModelConfig) else ""
-    return f"{type(config).__name__.removesuffix('Config')}: {config.image_size} pixels, width {config.width}{depth}, " \
-           f"{count / 1e6:.2f} million weights"
+    return (f"{checkpoint.training['method']}, {config.image_size} pixels, width {config.width}{depth}, "
+            f"{count / 1e6:.2f} million numbers")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from pipeline.commands.durations import seconds
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from mmdg_model.training.benchmark_grid import GridConfig, Job
     from mmdg_model.training.job_runner import Executor, Tally
     from mmdg_model.training.run_config import MachineConfig
-
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +70,7 @@ def benchmark_command(
     from mmdg_model.training.run_config import MachineConfig
 
     console = Console(stderr=True)
-    limit_s = _seconds(time_limit) if time_limit else float("inf")
+    limit_s = seconds(time_limit, "--time-limit") if time_limit else float("inf")
     try:
         grid = _grid(recipe_name, config, methods, protocols, protocol, seeds, preset)
         machine = MachineConfig(root=data.resolve(), lists=(lists or data / "lists").resolve(),
@@ -147,12 +147,6 @@ def _numbers(text: str) -> tuple[int, ...]:
         first, last = int(match[1]), int(match[2] or match[1])
         found += range(first, last + 1)
     return tuple(dict.fromkeys(found))
-
-
-def _seconds(text: str) -> float:
-    if not (match := re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())):
-        raise typer.BadParameter(f"{text!r}, expected a number with s, m or h, such as 20m", param_hint="--time-limit")
-    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def _announce(console: Console, jobs: Sequence[Job], parallel: int) -> None:

@@ -119,12 +119,15 @@ def explain_command(
     from detect.faces import DetectorError
     from mmdg_model.checkpoint import load_checkpoint
     from mmdg_model.crop_file import load_crop
+    from mmdg_model.shipped_weights import shipped_checkpoint
     from mmdg_model.test_checkpoint import ensure_test_checkpoint
 
     if out.suffix != ".png":
         raise typer.BadParameter(f"{out}: the name of the picture ends in .png", param_hint="OUT.png")
     try:
-        checkpoint = load_checkpoint(model or ensure_test_checkpoint())
+        shipped = shipped_checkpoint() if model is None else None
+        checkpoint = (load_checkpoint(shipped[0], expected_hash=shipped[1]) if shipped
+                      else load_checkpoint(model or ensure_test_checkpoint()))
         if source.endswith(".npz"):
             crop, shown = load_crop(Path(source)), Path(source).name
         else:

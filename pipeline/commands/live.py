@@ -11,9 +11,12 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.config import InferenceConfig
 
 #: Shown by --help; `pipeline.supervisor.ExitCode` is the list itself.
 EPILOG = ("Exit codes: 0 finished; 1 a process could not be kept running; 2 wrong usage or configuration; 3 no such "
@@ -41,7 +44,8 @@ def live(
              "screen, mask, nobody, two_people.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration (docs/configuration.md).")] = None,
     model: Annotated[Path | None, typer.Option(
-        help="Checkpoint (.safetensors), or folder of `mmdg export`. Default: the installed checkpoint.")] = None,
+        help="Checkpoint (.safetensors), or folder of `mmdg export`. Default: the one that comes with the program "
+             "(mmdg weights show), which decides on simulated cameras alone.")] = None,
     kiosk: Annotated[str | None, typer.Option(
         help="Serve kiosks at ipc://PATH (docs/kiosk-protocol.md). Without it a local session is opened for each "
              "person who appears; such a decision can never open anything.")] = None,
@@ -60,10 +64,14 @@ def live(
 
     Try it without a camera:  mmdg-live --camera simulated:print --once
     """
+    from msgspec import to_builtins
+    from msgspec.structs import replace
+
     from capture.camera import CameraError, NoDeviceError
-    from pipeline.camera_probe import probe
+    from pipeline.camera_probe import is_simulated, probe
     from pipeline.channels import ChannelError
     from pipeline.config import ConfigError, Settings, load_settings, settings_from
+    from pipeline.policy import SIMULATED_POLICY
     from pipeline.report_lines import render
     from pipeline.supervisor import ExitCode, Supervisor
 
@@ -78,12 +86,18 @@ def live(
         if config is not None:
             settings: Settings = load_settings(config, overrides)
         elif camera is not None:
+            # Local sessions only: what a kiosk may ask for stands in a configuration file.
+            if kiosk is None and is_simulated(camera):
+                overrides["policy"] = to_builtins(SIMULATED_POLICY)
             settings = settings_from(overrides, "command line")
         else:
             raise _fail("which camera? Give --camera (mmdg-live --help lists them) or --config", ExitCode.USAGE)
         for one in settings.cameras:
             probe(one.spec)
-        checkpoint = _checkpoint(model, settings.inference.model)
+        checkpoint, sha256 = _checkpoint(model, settings.inference)
+        settings = replace(settings, inference=replace(settings.inference, sha256=sha256))
+        if (note := purpose_note(checkpoint, [one.spec for one in settings.cameras])) is not None:
+            print(f"mmdg-live: {note}", file=sys.stderr)
     except NoDeviceError as error:
         raise _fail(str(error), ExitCode.NO_DEVICE) from None
     except (CameraError, ConfigError, ValueError) as error:
@@ -117,13 +131,18 @@ def live(
         raise _fail(outcome.error, outcome.exit_code)
 
 
-def _checkpoint(option: Path | None, configured: str | None) -> Path:
-    """The checkpoint to run. The test checkpoint is made here when it is not there yet (a few seconds)."""
-    if option is not None or configured is not None:
-        path = option or Path(configured or "")
+def _checkpoint(option: Path | None, inference: InferenceConfig) -> tuple[Path, str | None]:
+    """The checkpoint to run and the SHA-256 it must have, if one is known: the named one, the shipped one, and in a
+    tree without shipped weights the test checkpoint, which is made here when it is not there yet (a few seconds)."""
+    if option is not None or inference.model is not None:
+        path = option or Path(inference.model or "")
         if not path.exists():
             raise ValueError(f"no checkpoint at {path}; check --model (or inference.model in the configuration)")
-        return path
+        return path, inference.sha256
+    from mmdg_model.shipped_weights import shipped_checkpoint
+
+    if (shipped := shipped_checkpoint()) is not None:
+        return shipped[0], inference.sha256 or shipped[1]
     from mmdg_model.asset_directory import test_checkpoint_path
 
     path = test_checkpoint_path()
@@ -131,7 +150,28 @@ def _checkpoint(option: Path | None, configured: str | None) -> Path:
         print(f"making the test checkpoint {path} (untrained: it can decide nothing)", file=sys.stderr)
         # In a process of its own, so that this one never loads torch.
         subprocess.run([sys.executable, "-m", "mmdg_model.test_checkpoint"], check=True, stdout=sys.stderr)
-    return path
+    return path, inference.sha256
+
+
+def purpose_note(checkpoint: Path, cameras: list[str]) -> str | None:
+    """What to say before the start of weights that were trained on simulated data; None for any other file.
+
+    An unreadable file is not judged here: the inference process refuses it with the reason.
+    """
+    from mmdg_model.safetensors_header import METADATA_KEY, read_header_metadata
+    from pipeline.camera_probe import is_simulated
+
+    try:
+        about = json.loads(read_header_metadata(checkpoint)[METADATA_KEY])
+        if about["purpose"] != "simulated":
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    real = [camera for camera in cameras if not is_simulated(camera)]
+    if real:
+        return (f"these weights were trained on simulated data only and decide nothing on {', '.join(real)}: every "
+                "session there ends undecided (model_unverified). Name a checkpoint trained on real data: --model FILE")
+    return "weights trained on simulated data only: verdicts are marked [simulated] and say nothing about real people"
 
 
 def main() -> None:

@@ -6,12 +6,15 @@ import dataclasses
 import json
 import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+
+from pipeline.commands.durations import seconds
 
 if TYPE_CHECKING:
     from mmdg_model.training.compute import Compute
@@ -43,6 +46,8 @@ def train_command(
                                                                  "which goes on")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="run configuration; what it does not name "
                                                                           "has its default")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="a configuration that comes with the program, such "
+                                                                    "as default_weights; instead of --config")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="one value of the "
                        "configuration, such as recipe.epochs=20; after --config; may be repeated")] = None,
     method: Annotated[str | None, typer.Option(help="name of a training method; an unknown one lists them")] = None,
@@ -64,14 +69,16 @@ def train_command(
                                                        "time")] = 0,
     save_every_s: Annotated[float, typer.Option(min=0, help="seconds between saves of what a killed run goes on "
                                                             "from")] = 300.0,
+    time_limit: Annotated[str | None, typer.Option(metavar="9m", help="save and end after so long; the same command "
+                                                                      "goes on")] = None,
     deterministic: Annotated[bool, typer.Option(help="on a GPU, only kernels that repeat bit for bit")] = True,
     tensorboard: Annotated[bool, typer.Option(help="also write TensorBoard's scalars")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON line at the end")] = False,
 ) -> None:
     """Train one method on one protocol. The same command goes on with a run that was stopped or killed.
 
-    Exit codes: 0 trained to the end (now or before), 1 it cannot go on (the message says why: data, directory,
-    divergence), 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM (once: saved).
+    Exit codes: 0 trained to the end (now or before), or saved at --time-limit (it says which), 1 it cannot go on (the
+    message says why: data, directory, divergence), 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM (once: saved).
     """
     if context.invoked_subcommand is not None:
         return
@@ -99,31 +106,41 @@ def train_command(
     named = {"method": method, "protocol": protocol, "seed": seed, "precision": precision}
     try:
         values = {key: value for key, value in named.items() if value is not None}
-        chosen = configured(config, changes or [], values, preset)
+        chosen = configured(config, changes or [], values, preset, recipe)
         machine = MachineConfig(root=data, lists=lists, metadata=metadata, backbone=backbone, accelerator=accelerator,
                                 devices=devices, nodes=nodes, workers=workers, threads=threads, cache_mib=cache_mib,
                                 save_every_s=save_every_s, deterministic=deterministic, tensorboard=tensorboard)
     except (RunConfigError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     directory = RunDirectory(out)
+    limit_s = seconds(time_limit, "--time-limit") if time_limit else float("inf")
+    ends_s, signalled = time.monotonic() + limit_s, False
     try:
         with ConsoleReporter(console) as console_reporter:
             reporter = console_reporter if is_first_process() else Silent()
             with stop_on_signals(reporter.note) as stopped:
                 outcome = run_training(
-                    directory, chosen, machine, reporter=reporter, stop=stopped,
+                    directory, chosen, machine, reporter=reporter,
+                    stop=lambda: stopped() or time.monotonic() >= ends_s,
                     on_start=lambda config, data, compute: reporter.note(summary(config, data, compute, machine)))
+                signalled = stopped()
     # Everything that a run's data, directory, backbone or machine can be wrong in, each with its remedy.
     except (ValueError, RuntimeError, ImportError, OSError) as error:
         _fail(console, error)
     if is_first_process():
         _print_outcome(str(outcome), directory, as_json)
+    if outcome is Outcome.INTERRUPTED and not signalled:
+        if is_first_process():
+            console.print(f"saved at the time limit of {time_limit}; run the same command again to go on",
+                          highlight=False)
+        return
     if outcome is Outcome.INTERRUPTED:
         raise typer.Exit(INTERRUPTED_EXIT_CODE)
 
 
-def configured(file: Path | None, changes: list[str], named: Mapping[str, Any], preset: str | None) -> RunConfig:
-    """The run's configuration: defaults, then the file, then `--set`, then options of their own.
+def configured(file: Path | None, changes: list[str], named: Mapping[str, Any], preset: str | None,
+               recipe: str | None = None) -> RunConfig:
+    """The run's configuration: defaults, then the file or recipe, then `--set`, then options of their own.
 
     Raises:
         RunConfigError: with the place of what is wrong.
@@ -133,6 +150,12 @@ def configured(file: Path | None, changes: list[str], named: Mapping[str, Any], 
     from mmdg_model.training.run_config import RunConfigError, from_plain
 
     values: dict[str, Any] = {}
+    if recipe is not None:
+        from mmdg_model.training.shipping import recipe_text
+
+        if file is not None:
+            raise RunConfigError(f"--recipe {recipe} and --config {file}: name one of them")
+        values = _with_numbers(yaml.safe_load(recipe_text(recipe)))
     if file is not None:
         try:
             read = yaml.safe_load(file.read_text(encoding="utf-8"))

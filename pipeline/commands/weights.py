@@ -1,4 +1,4 @@
-"""`mmdg import-weights` and `mmdg models`: pretrained and released weights into files of our own format."""
+"""`mmdg import-weights`, `mmdg models`, `mmdg weights`: weights from elsewhere, and those that are shipped."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def register(app: typer.Typer) -> None:
     models.command("list")(list_command)
     models.command("fetch")(fetch_command)
     app.add_typer(models, name="models")
+    weights = typer.Typer(no_args_is_help=True, help="The weights that come with the program: show, verify, make.")
+    weights.command("show")(show_command)
+    weights.command("ship")(ship_command)
+    app.add_typer(weights, name="weights")
 
 
 def import_weights_command(
@@ -106,6 +110,61 @@ def fetch_command(
     console.print(f"checked: {weights.check}\nnext: mmdg import-weights {path} OUT.safetensors --layout "
                   f"{weights.layout}", highlight=False, soft_wrap=True)
     sys.stdout.write(f"{path}\n")
+
+
+def show_command(as_json: Annotated[bool, typer.Option("--json", help="print the manifest instead")] = False) -> None:
+    """Print the model card of the weights that run where none are named, after verifying the file.
+
+    Exit codes: 0 shown, 1 there are none, or not these.
+    """
+    from mmdg_model.shipped_weights import CARD_NAME, MANIFEST_NAME, SHIPPED_DIRECTORY, ShippedWeightsError, verify
+
+    try:
+        verify()
+        name = MANIFEST_NAME if as_json else CARD_NAME
+        sys.stdout.write((SHIPPED_DIRECTORY / name).read_text(encoding="utf-8"))
+    except (ShippedWeightsError, OSError) as error:
+        _fail(str(error))
+
+
+def ship_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="directory of a run trained to its end on simulated data")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder of weights, manifest and card; those there are "
+                                                          "replaced")],
+    operating_point: Annotated[Path | None, typer.Option(metavar="FILE.json", help="from calibration on validation "
+                                                                                   "sessions")] = None,
+    specification: Annotated[Path | None, typer.Option(metavar="FILE", help="difficulty specification of the "
+                                                                            "simulator; its hash is noted")] = None,
+    evaluation: Annotated[Path | None, typer.Option(metavar="FILE.json", help="figures of these weights for the "
+                                                                              "card")] = None,
+    epoch: Annotated[int | None, typer.Option(min=0, help="from 0; the last that is kept by default")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the manifest as one JSON line")] = False,
+) -> None:
+    """Write a run as weights to ship: float16, at most 16 MB, verified as reloaded, with manifest and model card.
+
+    Example: mmdg weights ship out/default_run --operating-point operating_point.json --out mmdg_model/shipped. The same
+    run and operating point give the same file. Exit codes: 0 written, 1 it cannot be, 2 wrong usage.
+    """
+    import msgspec
+
+    try:
+        from mmdg_model.operating_point import read_operating_point
+        from mmdg_model.scorer import KnownAnswerError
+        from mmdg_model.training.run_directory import RunDirectory
+        from mmdg_model.training.shipping import ship
+    except ModuleNotFoundError as error:
+        _fail(f"weights need PyTorch and safetensors (no module {error.name}): pip install 'mmdg-live[engine,train]'")
+    try:
+        manifest = ship(RunDirectory(run), out, specification=specification, evaluation=evaluation, epoch=epoch,
+                        operating_point=read_operating_point(operating_point) if operating_point else None)
+    except (ValueError, OSError, KnownAnswerError) as error:
+        _fail(str(error))
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(manifest).decode() + "\n")
+    else:
+        calibrated = "calibrated" if manifest.operating_point else "not calibrated yet"
+        sys.stdout.write(f"{out}: {manifest.bytes / 1e6:.2f} MB, purpose {manifest.purpose}, {calibrated}, SHA-256 "
+                         f"{manifest.sha256}\n")
 
 
 def _one_of(value: str | None, allowed: list[str], option: str) -> str | None:

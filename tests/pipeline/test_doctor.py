@@ -207,11 +207,19 @@ def test_a_checkpoint_shorter_or_longer_than_its_header_tells_fails(tmp_path, te
 
 def test_without_a_name_the_one_checkpoint_among_the_assets_is_judged(tmp_path, monkeypatch):
     monkeypatch.setenv("MMDG_ASSETS", str(tmp_path))
-    assert "no checkpoint under" in describe_checkpoint().problem
+    none = tmp_path / "none.safetensors"
+    assert "no checkpoint under" in describe_checkpoint(shipped=none).problem
     write_checkpoint(tmp_path / "models" / "tiny.safetensors", {"purpose": "test"})
-    assert describe_checkpoint().purpose == "test"
+    assert describe_checkpoint(shipped=none).purpose == "test"
     write_checkpoint(tmp_path / "other.safetensors", {"purpose": "release"})
-    assert "2 checkpoints" in describe_checkpoint().problem  # never a guess
+    assert "2 checkpoints" in describe_checkpoint(shipped=none).problem  # never a guess
+
+
+def test_without_a_name_shipped_weights_go_before_what_set_up_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMDG_ASSETS", str(tmp_path / "assets"))
+    write_checkpoint(tmp_path / "assets" / "tiny.safetensors", {"purpose": "test"})
+    shipped = write_checkpoint(tmp_path / "shipped.safetensors", {"purpose": "simulated"})
+    assert describe_checkpoint(shipped=shipped).purpose == "simulated"
 
 
 @pytest.mark.parametrize(("variables", "expected"), [
