@@ -59,7 +59,8 @@ def demo(
     draw_contact_sheet(outcomes, out / "contact_sheet.png")
     (out / "report.json").write_text(json.dumps(
         [{"scene": o.scene, "simulated": True, "expected": o.expected, "judgement": o.judgement,
-          "decision": o.decision, "scores": o.scores, "latencies_ms": o.latencies_ms, "drops": o.drops, "error": o.error} for o in outcomes], indent=1) + "\n")
+          "decision": o.decision, "scores": o.scores, "latencies_ms": o.latencies_ms, "drops": o.drops,
+          "error": o.error} for o in outcomes], indent=1) + "\n")
     screen.print(f"contact sheet: {out / 'contact_sheet.png'}   figures: {out / 'report.json'}")
     for outcome in outcomes:
         if outcome.error is not None:
