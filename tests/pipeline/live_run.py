@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from mmdg_model.asset_directory import test_checkpoint_path
 
 ROOT = Path(__file__).resolve().parents[2]
 _STARTED = re.compile(r"started (?P<name>[\w-]+) as process (?P<pid>\d+)")
@@ -86,9 +89,24 @@ class LiveRun:
                 self.changed.notify_all()
 
 
+def installed_test_model() -> Path:
+    """The test checkpoint, made if this machine has none yet."""
+    path = test_checkpoint_path()
+    if not path.is_file():
+        subprocess.run([sys.executable, "-m", "mmdg_model.test_checkpoint"], check=True, cwd=ROOT)
+    return path
+
+
 @contextmanager
 def live_run(*arguments: str) -> Iterator[LiveRun]:
-    """Start `mmdg-live --json ARGUMENTS`; afterwards no process of it may be left, killed or not."""
+    """Start `mmdg-live --json ARGUMENTS`; afterwards no process of it may be left, killed or not.
+
+    Without a model in the arguments or their configuration it runs the test checkpoint, so that these tests of the
+    pipeline hold whatever weights are shipped.
+    """
+    configured = [Path(value).read_text() for option, value in itertools.pairwise(arguments) if option == "--config"]
+    if "--model" not in arguments and not any("model:" in text for text in configured):
+        arguments = (*arguments, "--model", str(installed_test_model()))
     environment = {**os.environ, "MMDG_LOG": "INFO", "PYTHONWARNINGS": "default"}
     process = subprocess.Popen([sys.executable, "-m", "pipeline.commands.live", "--json", *arguments], cwd=ROOT,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)

@@ -1,7 +1,7 @@
 """The real processes of `mmdg-live`, started as a user starts them. All cameras here are simulated.
 
-The checkpoint is the untrained test checkpoint, so no verdict but `undecided` may ever appear; what is compared are
-logits, phases, reasons and counts.
+But where a test says otherwise the checkpoint is the untrained test checkpoint, so no verdict but `undecided` may ever
+appear; what is compared are logits, phases, reasons and counts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ import psutil
 import pytest
 import yaml
 
+from capture.camera import Pace
+from capture.recording import RecordingWriter
+from capture.simulated.camera import SimulatedCamera
+from pipeline.camera_probe import is_simulated
 from pipeline.channels import DEALER, PUSH, Endpoints, Sockets, send_now
 from pipeline.kiosk_client import KioskClient, KioskDecision, KioskError, KioskSession, is_open
 from pipeline.supervisor import ExitCode
@@ -217,6 +222,52 @@ biased = dataclasses.replace(checkpoint, weights=weights)
 answer = measure_known_answer(build_network(biased), biased.input_spec)
 save_checkpoint(dataclasses.replace(biased, known_answer=answer), Path(sys.argv[1]))
 """
+
+
+SIMULATED = BIASED.replace("weights=weights)", "weights=weights, purpose=Purpose.SIMULATED)").replace(
+    "from mmdg_model.test_checkpoint", "from mmdg_model.scorer import Purpose\nfrom mmdg_model.test_checkpoint")
+
+
+def recorded(path: Path, *, simulated: bool) -> Path:
+    """A short session of a face; said to be of a real camera if not `simulated`."""
+    with SimulatedCamera("bona_fide", seed=1, frames=14, pace=Pace.LOCKSTEP) as camera, \
+            RecordingWriter(path, replace(camera.describe(), simulated=simulated)) as writer:
+        for _ in range(14):
+            writer.write(camera.read(1.0))
+    return path
+
+
+def test_weights_trained_on_simulated_data_decide_about_recordings_of_simulations_alone(folder: Path) -> None:
+    """A checkpoint that says bona fide to everything, of purpose `simulated`, and a policy that lets anything decide."""
+    weights = folder / "simulated.safetensors"
+    subprocess.run([sys.executable, "-c", SIMULATED, str(weights)], check=True, cwd=ROOT)
+    greedy = PATIENT_POLICY | {"min_frames": 2, "min_time_ms": 0, "frame_correlation": 0.0, "uncertainty_weight": 0.0,
+                               "allowed_purposes": ["test", "simulated", "release"], "gating_conditions": []}
+    outcomes = {}
+    for simulated in (True, False):
+        session = recorded(folder / f"{simulated}.mcap", simulated=simulated)
+        settings = configuration(folder, policy=greedy, kiosk={}, inference={"model": str(weights)}, cameras=[
+            {"spec": f"replay:{session}", "name": "door", "pace": "lockstep"}])
+        with live_run("--config", str(settings), "--once") as run:
+            assert run.wait(120) == ExitCode.OK, run.transcript()
+        decision = run.named("decision")[0]
+        outcomes[simulated] = decision["verdict"], decision["reason"], decision["simulated"], decision["model_purpose"]
+        told = " ".join(run.log)
+        assert ("decide nothing on replay:" in told) is not simulated
+        assert ("verdicts are marked [simulated]" in told) is simulated
+    assert outcomes == {True: ("bona_fide", "llr_upper", True, "simulated"),
+                        False: ("undecided", "model_unverified", False, "simulated")}
+
+
+def test_the_shipped_policy_is_for_local_sessions_on_simulated_cameras(tmp_path: Path) -> None:
+    real, simulated = recorded(tmp_path / "r.mcap", simulated=False), recorded(tmp_path / "s.mcap", simulated=True)
+    (tmp_path / "damaged.mcap").write_bytes(simulated.read_bytes()[:5000])
+    assert {spec: is_simulated(spec) for spec in (
+        "simulated:print", f"replay:{simulated}", f"replay:{real}", f"replay:{tmp_path}/damaged.mcap",
+        f"replay:{tmp_path}/none.mcap", "replay:x.db3", "realsense", "webcam:0")} == {
+        "simulated:print": True, f"replay:{simulated}": True, f"replay:{real}": False,
+        f"replay:{tmp_path}/damaged.mcap": False, f"replay:{tmp_path}/none.mcap": False, "replay:x.db3": False,
+        "realsense": False, "webcam:0": False}
 
 
 def test_a_checkpoint_with_another_hash_is_refused(folder: Path) -> None:

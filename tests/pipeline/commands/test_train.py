@@ -162,6 +162,41 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bytes(tree, tmp_path, mon
         assert (tmp_path / "halves" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_run_in_pieces_of_time_ends_well_each_time_and_comes_to_the_same_bytes(tree, tmp_path, monkeypatch):
+    pieces = tmp_path / "pieces"
+    for _ in range(8):  # a piece of no time at all still does an update, or ends with an epoch's bookkeeping
+        answer = trained(tree, pieces, "--time-limit", "0s", "--save-every-s", 0)
+        assert answer.exit_code == 0, answer.stderr
+        if (pieces / "done.json").is_file():
+            break
+        assert "saved at the time limit of 0s; run the same command again to go on" in answer.stderr
+        assert "interrupted" in answer.stdout
+    else:
+        assert trained(tree, pieces).exit_code == 0
+    assert trained(tree, tmp_path / "whole", "--time-limit", "1h").exit_code == 0
+    for name in ("metrics.jsonl", "epochs/0001.safetensors"):
+        assert (pieces / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_recipe_that_comes_with_the_program_is_a_configuration_and_excludes_a_file(tree):
+    config = train.configured(None, ["recipe.epochs=1"], {"seed": 7}, None, "default_weights")
+    assert (config.method, config.model.preset, config.recipe.epochs, config.seed) == ("mmdg", "micro", 1, 7)
+    assert config.optimiser.learning_rate == 3e-4
+    with pytest.raises(RunConfigError, match="name one of them"):
+        train.configured(tree / "run.yaml", [], {}, None, "default_weights")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--time-limit", "soon"], "'soon', expected a number with s, m or h"),
+    (["--recipe", "other"], "no recipe 'other' comes with the program"),
+])
+def test_a_wrong_limit_or_recipe_is_2(tree, tmp_path, options, message):
+    answer = mmdg("train", "--data", tree, "--lists", tree / "lists", "--out", tmp_path / "run", *options)
+    assert answer.exit_code == 2
+    assert message in " ".join(answer.stderr.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (["--method", "magic"], "no method 'magic'; there are mmdg"),
     (["--set", "settings.magic=1"], "settings.magic is unknown"),

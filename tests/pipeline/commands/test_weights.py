@@ -9,6 +9,7 @@ import torch
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from mmdg_model import shipped_weights
 from mmdg_model.checkpoint import load_checkpoint
 from mmdg_model.weights import official
 from mmdg_model.weights.backbone import load_backbone
@@ -110,3 +111,25 @@ def test_unknown_model():
     answer = mmdg("models", "fetch", "vit")
     assert answer.exit_code == 1
     assert "torchvision-vit-b-16, openai-clip-vit-b-16" in answer.stderr
+
+
+# Shipped weights
+
+
+def test_nothing_shipped_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped_weights, "SHIPPED_DIRECTORY", tmp_path)
+    monkeypatch.setattr(shipped_weights.verify, "__defaults__", (tmp_path,))
+    answer = mmdg("weights", "show")
+    assert answer.exit_code == 1
+    assert "make train-default makes them" in answer.stderr
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda folder: [folder / "nowhere"], "not trained to its end"),
+    (lambda folder: [folder, "--operating-point", folder / "none.json"], "none.json"),
+])
+def test_what_cannot_be_shipped_is_refused_with_its_reason(tmp_path, make, message):
+    answer = mmdg("weights", "ship", *make(tmp_path), "--out", tmp_path / "out")
+    assert answer.exit_code == 1
+    assert message in answer.stderr
+    assert not (tmp_path / "out").exists()
