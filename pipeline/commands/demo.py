@@ -34,7 +34,7 @@ def demo(
             if len(outcomes) < len(SCENES):
                 status.update(f"{SCENES[len(outcomes)]} ... ({len(outcomes)} of {len(SCENES)} scenes done)")
     trained = any(outcome.may_decide for outcome in outcomes)
-    screen.print(SIMULATED_WEIGHTS if trained else NO_WEIGHTS, style="yellow")
+    screen.print(SIMULATED_WEIGHTS if trained else NO_WEIGHTS, style="yellow", markup=False)
     verdicts = Table("scene", "expected", "verdict", "", Column("reason", no_wrap=True), "time", "frames",
                      Column("logit min .. max", no_wrap=True),
                      title=f"outcomes (simulated scenes, {'simulated training' if trained else 'untrained network'})")

@@ -13,7 +13,15 @@ from typer.testing import CliRunner
 
 import pipeline.demo
 from pipeline.commands import app
-from pipeline.demo import NO_WEIGHTS, POLICY, SIMULATED_WEIGHTS, SceneOutcome, draw_contact_sheet, outcome_of, shown_crop
+from pipeline.demo import (
+    NO_WEIGHTS,
+    POLICY,
+    SIMULATED_WEIGHTS,
+    SceneOutcome,
+    draw_contact_sheet,
+    outcome_of,
+    shown_crop,
+)
 from pipeline.policy import SIMULATED_POLICY
 
 SCORE = {"type": "score", "failed": None, "logit": 1.5, "stamps_ns": {"arrival": 2_000_000, "detected": 5_000_000}}

@@ -238,7 +238,7 @@ def recorded(path: Path, *, simulated: bool) -> Path:
 
 
 def test_weights_trained_on_simulated_data_decide_about_recordings_of_simulations_alone(folder: Path) -> None:
-    """A checkpoint that says bona fide to everything, of purpose `simulated`, and a policy that lets anything decide."""
+    """A checkpoint that finds everyone bona fide, of purpose `simulated`, and a policy that lets anything decide."""
     weights = folder / "simulated.safetensors"
     subprocess.run([sys.executable, "-c", SIMULATED, str(weights)], check=True, cwd=ROOT)
     greedy = PATIENT_POLICY | {"min_frames": 2, "min_time_ms": 0, "frame_correlation": 0.0, "uncertainty_weight": 0.0,
