@@ -27,20 +27,20 @@ from typing import Any
 from detect.faces import Detector
 from detect.model_assets import find_face_model
 from mmdg_model.inputs import InputSpecification
-from mmdg_model.training.manifests import COUNTS, list_path
-from mmdg_model.training.samples import Domain, Split
+from mmdg_model.training.manifests import list_path
+from mmdg_model.training.samples import PUBLIC_DOMAINS, Domain, Split
 from mmdg_model.training.simulated_tree import MARK
 from pipeline.simulated_trees.domains import DOMAINS, SimulationError, fingerprint, list_sizes
 from pipeline.simulated_trees.files import list_bytes, write_sample, write_whole
 from pipeline.simulated_trees.plan import Recording, padisi_code, plan_list
 
-#: Side of the stored crops of S, C and W, as WMCA's export has it; P's files are 320 x 256.
+#: Side of the stored crops of S, C, W and L, as WMCA's export has it; P's files are 320 x 256.
 STORED_SIZE = 128
 #: What a table of P is called, beside the lists.
 PADISI_TABLE = "P-metadata.csv"
 #: For the announcement only, from `python -m benchmarks.simulated_benchmark` on a shared two-core machine.
 _SECONDS_A_RECORDING, _SECONDS_A_FRAME = 0.75, 0.16
-_BYTES_A_TRIPLE, _BYTES_A_CHANNEL_FILE = 10_000, 240_000
+_BYTES_A_TRIPLE, _BYTES_A_LOSSLESS_TRIPLE, _BYTES_A_CHANNEL_FILE = 10_000, 60_000, 240_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,7 @@ class BenchmarkPlan:
 
     Attributes:
         recordings: of each list, in its order. inputs: how crops become levels.
+        physics: False for null attacks.
         specification_sha256: of all that decides the pixels.
     """
 
@@ -57,6 +58,7 @@ class BenchmarkPlan:
     inputs: InputSpecification
     recordings: Mapping[tuple[Domain, Split], tuple[Recording, ...]]
     specification_sha256: str
+    physics: bool = True
 
     @property
     def frames(self) -> int:
@@ -67,9 +69,10 @@ class BenchmarkPlan:
     def megabytes(self) -> float:
         """Expected size on disk."""
         scale = (self.inputs.image_size / STORED_SIZE) ** 2
-        return sum(DOMAINS[domain].frames * len(each) * (
-            _BYTES_A_CHANNEL_FILE if DOMAINS[domain].jpeg_quality is None else _BYTES_A_TRIPLE * scale)
-            for (domain, _), each in self.recordings.items()) / 1e6
+        by_domain = defaultdict(lambda: _BYTES_A_TRIPLE * scale, {
+            Domain.PADISI: _BYTES_A_CHANNEL_FILE, Domain.LIVE: _BYTES_A_LOSSLESS_TRIPLE * scale})
+        return sum(DOMAINS[domain].frames * len(each) * by_domain[domain]
+                   for (domain, _), each in self.recordings.items()) / 1e6
 
     def minutes(self, jobs: int) -> float:
         """Expected time with so many undisturbed cores."""
@@ -95,14 +98,16 @@ def attack_scenes() -> tuple[str, ...]:
 
 
 def plan_benchmark(size: str, *, seed: int = 0, image_size: int = STORED_SIZE,
-                   domains: Collection[Domain] = tuple(Domain), scenes: Collection[str] | None = None) -> BenchmarkPlan:
+                   domains: Collection[Domain] = PUBLIC_DOMAINS, scenes: Collection[str] | None = None,
+                   physics: bool = True) -> BenchmarkPlan:
     """What `make_benchmark` is going to render.
 
     Args:
-        size: `tiny`, `small`, `medium`, `large`, or a number of samples over all twelve lists.
-        seed: of everything. image_size: side of the stored crops of S, C and W.
-        domains: which of the four to make; one can be added to a tree later.
+        size: `tiny`, `small`, `medium`, `large`, or a number of samples over the four data sets' twelve lists.
+        seed: of everything. image_size: side of the stored crops of S, C, W and L.
+        domains: which to make; one can be added to a tree later.
         scenes: that may be rendered; by default all that the simulator has.
+        physics: False makes every attack a null attack: what then still tells it from bona fide is the machinery's.
 
     Raises:
         SimulationError: an impossible size or seed, or too few scenes. SpecificationError: an impossible image size.
@@ -112,10 +117,11 @@ def plan_benchmark(size: str, *, seed: int = 0, image_size: int = STORED_SIZE,
     sizes = list_sizes(size)
     return BenchmarkPlan(
         seed=seed, size=size, inputs=inputs,
-        recordings={(domain, split): plan_list(domain, split, sizes[domain, split], seed=seed, scenes=scenes)
-                    for domain, split in COUNTS if domain in domains},
+        recordings={(domain, split): plan_list(domain, split, sizes[domain, split], seed=seed, scenes=scenes,
+                                               physics=physics)
+                    for domain in Domain for split in Split if domain in domains},
         specification_sha256=fingerprint(seed=seed, size=size, inputs=inputs.to_dict(), scenes=sorted(scenes),
-                                         program=program()))
+                                         physics=physics, program=program()), physics=physics)
 
 
 def program() -> str:
@@ -193,7 +199,7 @@ def _mark(root: Path, plan: BenchmarkPlan, counts: dict[str, Any], identities: d
         raise SimulationError(f"{root} is not empty and bears no {MARK}; name a new folder, so that simulated and "
                               "other data never mix")
     content = {
-        "simulated": True, "program": program(), "seed": plan.seed, "size": plan.size,
+        "simulated": True, "null_attacks": not plan.physics, "program": program(), "seed": plan.seed, "size": plan.size,
         "specification_sha256": plan.specification_sha256, "inputs": plan.inputs.to_dict(),
         "counts": {**before.get("counts", {}), **counts}, "identities": {**before.get("identities", {}), **identities},
         "domains": {str(domain): asdict(each) for domain, each in DOMAINS.items()},

@@ -3,78 +3,106 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capture.simulated.displays import make_display
 from capture.simulated.eyewear import make_spectacles
+from capture.simulated.gestures import make_gesture
 from capture.simulated.heads import load_heads
 from capture.simulated.holders import held_in_hands, presenter
-from capture.simulated.masks import make_mannequin, make_shell, put_on
+from capture.simulated.masks import make_mannequin, make_shell, put_on, thickness_m
 from capture.simulated.people import make_person
-from capture.simulated.pictures import take_picture
+from capture.simulated.pictures import Picture, take_picture
 from capture.simulated.scene import Body, Motion, Segment
 from capture.simulated.sheets import PAGE_M, make_sheet
 from capture.simulated.species import SPECIES, Display, Hold, Mannequin, Outline, Paint, Sheet, Shell
 
 #: The attacker differs from the victim: this much is added to the seed and to the identity.
 ATTACKER_SEED, ATTACKER_IDENTITY = 1000, 37
+#: How large a depicted face is, as a share of life size (of a display: of what suits its size).
+HELD_SCALES, WORN_SCALES = (0.80, 1.20), (0.93, 1.07)
+#: What a played video shows of a live face's expressions.
+VIDEO_EXPRESSIONS = ("neutral", "half_blink", "blink", "smile", "jaw_open")
 
 
-def make_attack(species: str, *, seed: int, identity: int, motion: Motion, physics: bool = True) -> tuple[Body, ...]:
+def make_attack(species: str, *, seed: int, identity: int, motion: Motion, instrument_seed: int | None = None,
+                session_seed: int | None = None, liveliness: float = 1.0, physics: bool = True) -> tuple[Body, ...]:
     """Bodies of an attack by `species`; `seed` and `identity` are the victim's, as of a bona fide scene.
+
+    `instrument_seed`, by default `seed`, is of what was made: which portrait, which printer, which mould.
+    `session_seed`, by default `seed`, is of what a wearer's hands do; who holds an instrument has them full.
 
     `physics=False` is the null attack: the instrument is made all the same, then every body of it is given the victim's
     true geometry, skin and hair, and the presenter is left out. What then still tells it from a bona fide scene leaks
     from the simulation's own machinery.
     """
-    rng = np.random.default_rng([seed, 21])
-    bodies = _made(species, seed=seed, identity=identity, motion=motion, rng=rng)
+    instrument_seed = seed if instrument_seed is None else instrument_seed
+    bodies = _made(species, seed=seed, identity=identity, motion=motion, instrument_seed=instrument_seed,
+                   liveliness=liveliness)
+    session_seed = seed if session_seed is None else session_seed
     if physics:
+        instrument = SPECIES[species].instrument
+        if _leaves_hands_free(instrument):
+            own = isinstance(instrument, Paint)
+            bodies += make_gesture(session_seed, identity=identity, skin_seed=seed + (0 if own else ATTACKER_SEED),
+                                   motion=motion)
         return bodies
     motions = {body.motion for body in bodies if body.face_points is not None}
     if len(motions) != 1:
         raise AssertionError(f"species {species}: its faces move by {len(motions)} motions, expected one")
-    return make_person(seed=seed, identity=identity, motion=motions.pop())
+    return make_live(seed=seed, identity=identity, motion=motions.pop(), session_seed=session_seed)
 
 
-def _made(species: str, *, seed: int, identity: int, motion: Motion, rng: np.random.Generator) -> tuple[Body, ...]:
+def make_live(*, seed: int, identity: int, motion: Motion, session_seed: int) -> tuple[Body, ...]:
+    """A bona fide presentation: a person, and what the hands do in that session."""
+    return (*make_person(seed=seed, identity=identity, motion=motion),
+            *make_gesture(session_seed, identity=identity, skin_seed=seed, motion=motion))
+
+
+def _leaves_hands_free(instrument: Sheet | Display | Shell | Mannequin | Paint) -> bool:
+    """Whether a living wearer has nothing to hold; a mannequin has no hands."""
+    if isinstance(instrument, Sheet | Display):
+        return instrument.hold is Hold.WORN
+    return not isinstance(instrument, Mannequin)
+
+
+def _made(species: str, *, seed: int, identity: int, motion: Motion, instrument_seed: int,
+          liveliness: float) -> tuple[Body, ...]:
     instrument = SPECIES[species].instrument
+    rng = np.random.default_rng([instrument_seed, 21])
     attacker = {"seed": seed + ATTACKER_SEED, "identity": load_heads().another(identity, ATTACKER_IDENTITY)}
     eyes = load_heads().eyes(identity)
-    half_distance_m = float(eyes[1, 0] - eyes[0, 0]) / 2
+    portrait = partial(take_picture, seed=seed, identity=identity, portrait_seed=instrument_seed, liveliness=liveliness)
     if isinstance(instrument, Sheet):
-        picture = take_picture(seed=seed, identity=identity)
-        if instrument.hold is Hold.WORN:
-            wearer = make_person(**attacker, motion=motion, accessories=False)
-            # The open jaw is left out: paper that a chin pushes away comes back.
-            skin = np.concatenate([mesh.vertices for name, mesh in wearer[0].meshes.items() if name != "jaw_open"])
-            sheet = make_sheet(instrument, picture, rng=rng, motion=motion, eye_half_distance_m=half_distance_m,
-                               wearer=skin)
-            if instrument.outline is Outline.EYE_DISCS:
-                worn = make_spectacles(eyes, motion=motion, rng=rng, stand_off_m=float(
-                    sheet.meshes["neutral"].vertices[:, 2].max()) + 0.002)
-                return (sheet, replace(worn[0], segment=Segment.FACE), *_without_face(wearer))
-            return (sheet, *_without_face(wearer))
+        # Nobody prints to scale; what is worn has to fit the wearer's eyes.
+        worn = instrument.hold is Hold.WORN
+        scale = float(rng.uniform(*(WORN_SCALES if worn else HELD_SCALES)))
+        picture = portrait(size_m=(PAGE_M[0] / scale, PAGE_M[1] / scale)).enlarged(scale)
+        half_distance_m = scale * float(eyes[1, 0] - eyes[0, 0]) / 2
+        if worn:
+            return _worn_sheet(instrument, picture, half_distance_m, attacker, motion, rng, eyes)
         sheet = make_sheet(instrument, picture, rng=rng, motion=motion, eye_half_distance_m=half_distance_m)
         middle = sheet.meshes["neutral"].vertices.mean(axis=0).astype(np.float64)
         hands = held_in_hands(PAGE_M, middle, seed=attacker["seed"], motion=motion, rng=rng)
-        return (sheet, hands, *presenter(instrument.hold, **attacker, motion=motion, rng=rng))
+        return (sheet, *hands, *presenter(instrument.hold, **attacker, motion=motion, rng=rng))
     if isinstance(instrument, Display):
-        shown = ("neutral", "half_blink", "blink") if instrument.video else ("neutral",)
+        instrument = replace(instrument, face_scale=instrument.face_scale * float(rng.uniform(*HELD_SCALES)))
+        shown = VIDEO_EXPRESSIONS if instrument.video else (None,)
         width_m, height_m = (1.02 * length / instrument.face_scale for length in instrument.size_m)
-        size = (round(840 * width_m / height_m), 840) if height_m > width_m else (960, round(960 * height_m / width_m))
-        pictures = {name: take_picture(seed=seed, identity=identity, size=size, width_m=width_m, expression=name)
-                    for name in shown}
-        display = make_display(instrument, pictures, seed=seed, motion=motion, rng=rng)
+        pictures = {name or "neutral": portrait(size_m=(width_m, height_m), expression=name) for name in shown}
+        display = make_display(instrument, pictures, motion=motion, rng=rng)
         if instrument.hold is Hold.STANDING:
             return (display,)
         middle = display.meshes["neutral"].vertices.mean(axis=0).astype(np.float64)
         hands = held_in_hands(instrument.size_m, middle, seed=attacker["seed"], motion=motion, rng=rng)
-        return (display, hands, *presenter(instrument.hold, **attacker, motion=motion, rng=rng))
+        return (display, *hands, *presenter(instrument.hold, **attacker, motion=motion, rng=rng))
     if isinstance(instrument, Shell):
         # A mask is made to fit: it shares the form of the head that wears it, and depicts another complexion.
-        wearer = make_person(seed=attacker["seed"], identity=identity, motion=motion, accessories=False)
+        wearer = make_person(seed=attacker["seed"], identity=identity, motion=motion,
+                             above_skin_m=thickness_m(instrument.stuff))
         victim = make_person(seed=seed, identity=identity, motion=motion)[0]
         return (make_shell(instrument, wearer[0], victim, identity, rng), *_without_face(wearer))
     victim_bodies = make_person(seed=seed, identity=identity, motion=motion)
@@ -82,6 +110,20 @@ def _made(species: str, *, seed: int, identity: int, motion: Motion, rng: np.ran
         return (make_mannequin(victim_bodies[0], rng), *victim_bodies[1:])
     assert isinstance(instrument, Paint)
     return (put_on(instrument, victim_bodies[0], rng), *victim_bodies[1:])
+
+
+def _worn_sheet(instrument: Sheet, picture: Picture, half_distance_m: float, attacker: dict[str, int], motion: Motion,
+                rng: np.random.Generator, eyes: NDArray[np.float64]) -> tuple[Body, ...]:
+    wearer = make_person(seed=attacker["seed"], identity=attacker["identity"], motion=motion, spectacles=False,
+                         headwear=False)
+    # The open jaw is left out: paper that a chin pushes away comes back.
+    skin = np.concatenate([mesh.vertices for name, mesh in wearer[0].meshes.items() if name != "jaw_open"])
+    sheet = make_sheet(instrument, picture, rng=rng, motion=motion, eye_half_distance_m=half_distance_m, wearer=skin)
+    if instrument.outline is not Outline.EYE_DISCS:
+        return (sheet, *_without_face(wearer))
+    frame, _ = make_spectacles(eyes, motion=motion, rng=rng,
+                               stand_off_m=float(sheet.meshes["neutral"].vertices[:, 2].max()) + 0.002)
+    return (sheet, replace(frame, segment=Segment.FACE), *_without_face(wearer))
 
 
 def _without_face(bodies: tuple[Body, ...]) -> tuple[Body, ...]:

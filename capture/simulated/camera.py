@@ -83,8 +83,7 @@ class SimulatedCamera(Camera):
         self._index = self._sequence = self._start_ns = 0
 
     def open(self) -> CameraDescription:
-        sensors = Sensors(self.scene, self.rig, self.noise, self.seed, self.profile)
-        sensors.stage.visible(sensors.depth_view, sensors.stage.states(0.0))  # says now if embreex is missing
+        sensors = Sensors(self.scene, self.rig, self.noise, self.seed, self.profile)  # says if embreex is missing
         self._sensors, self._index, self._sequence = sensors, 0, 0
         self._start_ns = self.monotonic_ns()
         return self.describe()

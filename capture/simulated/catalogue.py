@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from capture.camera import CameraError
-from capture.simulated.attacks import make_attack
+from capture.simulated.attacks import make_attack, make_live
 from capture.simulated.heads import load_heads
 from capture.simulated.people import NECK_PIVOT_M, make_person
 from capture.simulated.scene import Body, Light, Motion, Scene, Wall
@@ -21,11 +23,15 @@ class UnknownSceneError(CameraError):
 
 def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distance_m: float | None = None,
                speed: float = 1.0, drift_m_per_s: tuple[float, float, float] = (0.0, 0.0, 0.0),
-               physics: bool = True) -> Scene:
-    """One of `SCENES`, deterministic by `seed`. What is not the instrument itself (place, movement, wall, light, who is
-    shown) follows from the seed alone, never from the label.
+               physics: bool = True, session_seed: int | None = None, instrument_seed: int | None = None,
+               liveliness: float = 1.0) -> Scene:
+    """One of `SCENES`, deterministic by its seeds; nothing but the instrument itself follows from the label.
 
     Args:
+        seed: of the person who is shown, live or depicted: face, complexion, hair, clothes.
+        session_seed: of place, distance, wall, light and movement; by default `seed`.
+        instrument_seed: of an attack's instrument: portrait, scale, printer, mould; by default `seed`.
+        liveliness: multiplies how far a live face turns and nods, and how far one in a portrait does.
         identity: which baked head, by default one of the main family from the seed; of an attack, the victim.
         distance_m: of the face, by default 0.50 to 0.62 by seed.
         speed: of all movement. drift_m_per_s: a steady movement added to it.
@@ -37,27 +43,32 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     """
     if name not in SCENES:
         raise UnknownSceneError(f"no simulated scene {name!r}; there are: {', '.join(SCENES)}")
-    rng = np.random.default_rng([seed, 31])
-    drawn_distance, drawn_identity = float(rng.uniform(0.50, 0.62)), int(rng.integers(1 << 16))
+    session_seed = seed if session_seed is None else session_seed
+    rng = np.random.default_rng([session_seed, 31])
+    drawn_distance = float(rng.uniform(0.50, 0.62))
+    drawn_identity = int(np.random.default_rng([seed, 36]).integers(1 << 16))
     distance = drawn_distance if distance_m is None else distance_m
     if not 0.2 <= distance <= 3.0:
         raise CameraError(f"scene {name}: distance_m is {distance}, must lie in 0.2 to 3.0 metres")
     main = load_heads().family()
     identity = main[drawn_identity % len(main)] if identity is None else identity % len(load_heads())
     wall = Wall(distance_m=max(float(rng.uniform(1.5, 3.0)), distance + 0.5), yaw_rad=float(rng.uniform(-0.12, 0.12)),
-                seed=seed)
-    light = draw_light(seed)
-    tremor_m = float(np.random.default_rng([seed, 33]).uniform(0.0005, 0.0025))
+                seed=session_seed)
+    light = draw_light(session_seed)
+    tremor_m = float(np.random.default_rng([session_seed, 33]).uniform(0.0005, 0.0025))
 
     def motion(aside_m: float = 0.0, seed_of: int = 0) -> Motion:
-        return Motion(centre_m=(aside_m, -0.02, distance), pivot_m=NECK_PIVOT_M, tremor_m=tremor_m, speed=speed,
-                      drift_m_per_s=drift_m_per_s, seed=seed * 7 + seed_of)
+        plain = Motion(centre_m=(aside_m, -0.02, distance), pivot_m=NECK_PIVOT_M, tremor_m=tremor_m, speed=speed,
+                       drift_m_per_s=drift_m_per_s, seed=session_seed * 7 + seed_of)
+        yaw, pitch, roll = plain.attitude_rad
+        return replace(plain, attitude_rad=(yaw * liveliness, pitch * liveliness, roll))
 
     bodies: tuple[Body, ...]
     label: str | None = "attack"
     species: str | None = None
     if name == "bona_fide":
-        label, bodies = "bona_fide", make_person(seed=seed, identity=identity, motion=motion())
+        label = "bona_fide"
+        bodies = make_live(seed=seed, identity=identity, motion=motion(), session_seed=session_seed)
     elif name == "two_people":
         label = "bona_fide"
         bodies = (*make_person(seed=seed, identity=identity, motion=motion(-0.17)),
@@ -67,19 +78,33 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
         label, bodies = None, ()
     else:
         species = ALIASES.get(name, name)
-        bodies = make_attack(species, seed=seed, identity=identity, motion=motion(), physics=physics)
+        bodies = make_attack(species, seed=seed, identity=identity, motion=motion(), physics=physics,
+                             instrument_seed=instrument_seed, session_seed=session_seed, liveliness=liveliness)
     return Scene(name=name, label=label, species=species, bodies=bodies, wall=wall, light=light,
-                 nominal_distance_m=distance)
+                 nominal_distance_m=distance, depth_misses=draw_misses(session_seed))
+
+
+def draw_misses(seed: int) -> float:
+    """How much depth is missing on any surface: next to nothing in three sessions of four, up to a third in one."""
+    rng = np.random.default_rng([seed, 37])
+    return float(rng.uniform(0.05, 0.35) if rng.uniform() < 0.25 else rng.uniform(0.0, 0.02))
 
 
 def draw_light(seed: int) -> Light:
-    """Light of a room: where the key light stands, how hard it is, its tint after white balance, infrared in it."""
-    rng = np.random.default_rng([seed, 32])
+    """Light of a room: where the key light stands, how hard it is, its tint after white balance, infrared in it. In one
+    room of seven a hard light from the side, one of seven is dim, one of ten has the sun in it."""
+    rng, special = np.random.default_rng([seed, 32]), np.random.default_rng([seed, 38])
     azimuth, height = rng.uniform(-1.1, 1.1), rng.uniform(0.25, 0.9)
-    towards = (float(np.sin(azimuth)), float(-height), float(-np.cos(azimuth)))
     key = float(rng.uniform(0.35, 0.70))
+    ambient = 1.0 - key + float(rng.uniform(-0.08, 0.08))
+    hard, dim = special.uniform(size=2) < 1 / 7
+    if hard:
+        azimuth = float(special.choice([-1.0, 1.0])) * special.uniform(1.15, 1.55)
+        key, ambient = float(special.uniform(0.80, 1.05)), float(special.uniform(0.10, 0.22))
+    level = float(special.uniform(0.12, 0.45)) if dim else 1.0
+    towards = (float(np.sin(azimuth)), float(-height), float(-np.cos(azimuth)))
     warmth = float(rng.normal(0.0, 0.035))  # what automatic white balance leaves of the lamp's colour
-    # One room in ten has the sun in it: at 850 nm it rivals the lamp.
+    # At 850 nm the sun rivals the lamp.
     sun = float(rng.uniform(0.3, 1.5)) if rng.uniform() < 0.1 else 0.0
-    return Light(towards_key=towards, key=key, ambient=1.0 - key + float(rng.uniform(-0.08, 0.08)),
-                 tint=(1 + warmth, 1.0, 1 - warmth), room_infrared=float(rng.uniform(0.01, 0.08)) + sun)
+    return Light(towards_key=towards, key=key, ambient=ambient, tint=(1 + warmth, 1.0, 1 - warmth), level=level,
+                 room_infrared=float(rng.uniform(0.01, 0.08)) + sun)

@@ -8,17 +8,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.simulated.materials import BEZEL_INFRARED, MATTE_SCREEN, MATTE_SCREEN_INFRARED, SCREEN, SCREEN_INFRARED
+from capture.simulated.materials import (
+    BEZEL_INFRARED,
+    DISPLAY_BRIGHTNESS,
+    DISPLAY_HOLES,
+    MATTE_SCREEN,
+    MATTE_SCREEN_INFRARED,
+    SCREEN,
+    SCREEN_INFRARED,
+)
 from capture.simulated.meshes import Float32, Mesh, grid_mesh
 from capture.simulated.pictures import Picture
 from capture.simulated.scene import Blinking, Body, Motion, Segment, always_neutral
 from capture.simulated.species import Display
 
-#: Rows of texture per front, as many as keep the shown picture finer than the camera samples it.
-_TEXTURE_HEIGHT = 900
+#: Metres a texel of a front: finer than a camera resolves at half a metre.
+_TEXEL_M = 0.4e-3
 
 
-def make_display(display: Display, pictures: dict[str, Picture], *, seed: int, motion: Motion,
+def make_display(display: Display, pictures: dict[str, Picture], *, motion: Motion,
                  rng: np.random.Generator) -> Body:
     """The display as a body; the shown eyes lie at the body's origin.
 
@@ -26,12 +34,11 @@ def make_display(display: Display, pictures: dict[str, Picture], *, seed: int, m
     mesh is the same front with other texels.
     """
     width_m, height_m = display.size_m
-    height = _TEXTURE_HEIGHT
-    width = round(height * width_m / height_m)
+    width, height = round(width_m / _TEXEL_M), round(height_m / _TEXEL_M)
     shown = list(pictures) if display.video else ["neutral"]
     tint = np.array([rng.uniform(0.90, 1.0), 1.0, rng.uniform(0.98, 1.12)], np.float32)  # displays run blue
-    brightness = float(rng.uniform(0.8, 1.25))
-    back = MATTE_SCREEN_INFRARED if display.matte else SCREEN_INFRARED
+    brightness = float(rng.uniform(*DISPLAY_BRIGHTNESS))
+    back = float(rng.uniform(*(MATTE_SCREEN_INFRARED if display.matte else SCREEN_INFRARED)))
     texture = np.zeros((height, width * len(shown), 4), np.float32)
     # Eyes in the middle, somewhat above the centre, as a video call frames them.
     metres_per_pixel = height_m / height
@@ -52,10 +59,11 @@ def make_display(display: Display, pictures: dict[str, Picture], *, seed: int, m
     texels = np.stack(np.meshgrid(np.linspace(0, width - 1, 9), np.linspace(0, height - 1, 9)), axis=-1)
     meshes: dict[str, Mesh] = {name: grid_mesh(points, texels + np.array([number * width, 0]))
                                for number, name in enumerate(shown)}
-    material = replace(MATTE_SCREEN if display.matte else SCREEN, pixel_pitch_m=display.pitch_m)
+    material = MATTE_SCREEN if display.matte else replace(SCREEN, hole_fraction=float(rng.uniform(*DISPLAY_HOLES)))
+    material = replace(material, pixel_pitch_m=display.pitch_m)
     outline = pictures["neutral"].outline_m * display.face_scale
     return Body(name="display", segment=Segment.FACE, meshes=meshes, texture=texture, material=material, motion=motion,
-                expression=Blinking(seed) if display.video else always_neutral,
+                expression=Blinking(motion.seed) if display.video else always_neutral,
                 face_points=np.concatenate([outline, np.full((len(outline), 1), 0.02)], axis=1).astype(np.float32))
 
 

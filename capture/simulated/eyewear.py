@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.simulated.materials import FRAME, LENS
+from capture.simulated.materials import FRAME, LENS, LENS_HOLES
 from capture.simulated.meshes import Float32, Mesh, capsule, grid_mesh, joined
 from capture.simulated.scene import Body, Motion, Segment
 
 #: Before the plane of the eyeballs' fronts.
-_STAND_OFF_M = 0.017
+STAND_OFF_M = 0.017
 
 
 def _rim_points(eye: NDArray[np.float64], half_width: float, half_height: float, roundness: float,
@@ -42,7 +44,7 @@ def _tube(points: NDArray[np.float64], radius: float) -> Mesh:
 
 
 def make_spectacles(eyes: NDArray[np.float64], *, motion: Motion, rng: np.random.Generator, person: int = 0,
-                    half_head_m: float = 0.075, stand_off_m: float = _STAND_OFF_M) -> tuple[Body, Body]:
+                    half_head_m: float = 0.075, stand_off_m: float = STAND_OFF_M) -> tuple[Body, Body]:
     """Frame and lenses for eyes (2, 4) as of `Heads.eyes`."""
     half_width, half_height = rng.uniform(0.023, 0.028), rng.uniform(0.016, 0.023)
     roundness, thickness = rng.uniform(2.0, 4.0), rng.uniform(0.0009, 0.0024)
@@ -60,6 +62,7 @@ def make_spectacles(eyes: NDArray[np.float64], *, motion: Motion, rng: np.random
     texture: Float32 = np.broadcast_to(dark.astype(np.float32), (8, 8, 4)).copy()
     frame = Body(name="spectacle frame", segment=Segment.FACE, meshes={"neutral": joined(parts)}, texture=texture,
                  material=FRAME, motion=motion, person=person)
+    holes = float(rng.uniform(*LENS_HOLES))
     discs = []
     for points in rims:
         middle = points[:-1].mean(axis=0)
@@ -72,5 +75,6 @@ def make_spectacles(eyes: NDArray[np.float64], *, motion: Motion, rng: np.random
             disc = Mesh(vertices=disc.vertices, triangles=disc.triangles[:, ::-1].copy(), texels=disc.texels)
         discs.append(disc)
     lenses = Body(name="spectacle lenses", segment=Segment.FACE, meshes={"neutral": joined(discs)},
-                  texture=np.full((4, 4, 4), 0.02, np.float32), material=LENS, motion=motion, person=person)
+                  texture=np.full((4, 4, 4), 0.02, np.float32), material=replace(LENS, hole_fraction=holes),
+                  motion=motion, person=person)
     return frame, lenses

@@ -20,7 +20,7 @@ UNIT_M = 1e-5  # of the stored positions
 EXPRESSIONS = ("blink", "smile", "jaw_open")  # order of the stored ones
 
 #: The texture of a head: skin around the whole head above, then tiles for right eye, left eye, inside of the mouth.
-SKIN_WIDTH, SKIN_HEIGHT, TILE = 1536, 512, 96
+SKIN_WIDTH, SKIN_HEIGHT, TILE = 1024, 512, 96
 ATLAS_SHAPE = (SKIN_HEIGHT + TILE, SKIN_WIDTH)
 
 

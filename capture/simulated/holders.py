@@ -46,17 +46,17 @@ def skin_texture(seed: int) -> Float32:
 
 
 def held_in_hands(size_m: tuple[float, float], middle: NDArray[np.float64], *, seed: int, motion: Motion,
-                  rng: np.random.Generator) -> Body:
+                  rng: np.random.Generator) -> tuple[Body, Body]:
     """Two hands on the lower half of a flat instrument of that size round `middle`; they move with it."""
     grip = rng.uniform(-0.6, -0.1) * size_m[1] / 2
     reach = min(0.018, 0.16 * size_m[0])
-    meshes = []
+    found = []
     for side in (-1.0, 1.0):
         edge = middle + np.array([side * size_m[0] / 2, grip + rng.uniform(-0.015, 0.015), 0.0])
         elbow = np.array([side * rng.uniform(0.20, 0.27), middle[1] - rng.uniform(0.30, 0.38), -0.16])
-        meshes.append(hand(side, edge, reach, elbow))
-    return Body(name="hands", segment=Segment.OTHER, meshes={"neutral": joined(meshes)}, texture=skin_texture(seed),
-                material=SKIN, motion=motion)
+        found.append(Body(name="hand", segment=Segment.OTHER, meshes={"neutral": hand(side, edge, reach, elbow)},
+                          texture=skin_texture(seed), material=SKIN, motion=motion))
+    return found[0], found[1]
 
 
 def presenter(hold: Hold, *, seed: int, identity: int, motion: Motion, rng: np.random.Generator) -> tuple[Body, ...]:

@@ -33,6 +33,11 @@ _FORM: dict[Stuff, tuple[float, int]] = {Stuff.RESIN: (0.004, 12), Stuff.SILICON
                                          Stuff.PAPER: (0.006, 60), Stuff.CLEAR_PLASTIC: (0.003, 10)}
 
 
+def thickness_m(stuff: Stuff) -> float:
+    """Of a shell of that stuff."""
+    return _FORM[stuff][0]
+
+
 def shell(heads: Heads, identity: int, *, thickness_m: float = 0.004, smoothing: int = 12, expression: str = "neutral",
           amount: float = 1.0, lower_half: bool = False) -> Mesh:
     """The front of a head, pushed out and smoothed, without the eyes' openings."""
@@ -67,7 +72,7 @@ def paint_shell(stuff: Stuff, victim: Float32, rng: np.random.Generator) -> Floa
     texture = victim.copy()
     skin = texture[:SKIN_HEIGHT]
     if stuff is Stuff.PAPER:
-        skin[:] = printed(skin[..., :3], Ink.TONER, PAPER_INFRARED, rng)
+        skin[:] = printed(skin[..., :3], Ink.TONER, float(rng.uniform(*PAPER_INFRARED)), rng)
         return texture
     grey = texture[..., :3].mean(axis=2, keepdims=True)
     relative = texture[..., 3] / max(float(np.median(skin[..., 3])), 1e-6)
@@ -85,7 +90,7 @@ def paint_shell(stuff: Stuff, victim: Float32, rng: np.random.Generator) -> Floa
 def make_shell(kind: Shell, wearer: Body, victim: Body, identity: int, rng: np.random.Generator) -> Body:
     """A mask on a living head; silicone moves with the expression below it, everything else is rigid."""
     heads = load_heads()
-    thickness_m, smoothing = _FORM[kind.stuff]
+    thick_m, smoothing = _FORM[kind.stuff]
     if kind.stuff is Stuff.CLEAR_PLASTIC:
         texture = np.full_like(victim.texture, 0.04)
         texture[..., 3] = 0.05
@@ -93,7 +98,7 @@ def make_shell(kind: Shell, wearer: Body, victim: Body, identity: int, rng: np.r
         texture = paint_shell(kind.stuff, victim.texture, rng)
 
     def form(expression: str, amount: float = 1.0) -> Mesh:
-        return shell(heads, identity, thickness_m=thickness_m, smoothing=smoothing, expression=expression,
+        return shell(heads, identity, thickness_m=thick_m, smoothing=smoothing, expression=expression,
                      amount=amount, lower_half=kind.lower_half)
     meshes = {"neutral": form("neutral")}
     moves = kind.stuff in (Stuff.SILICONE, Stuff.CLEAR_PLASTIC)
@@ -140,7 +145,7 @@ def put_on(paint: Paint, head: Body, rng: np.random.Generator) -> Body:
             angle, points = rng.uniform(0, 6.3), [start]
             for _ in range(14):
                 angle += rng.normal(0, 0.5)
-                points.append(points[-1] + 9 * np.array([np.cos(angle), np.sin(angle)]))
+                points.append(points[-1] + [6 * np.cos(angle), 9 * np.sin(angle)])
             cv2.polylines(canvas, [np.array(points, np.int32)], False, 1.0, int(rng.integers(4, 9)), cv2.LINE_AA)
         ink = cv2.GaussianBlur(canvas * _face_mask(side, v), (0, 0), 1.2)[..., None] * 0.85
         skin[:] = skin * (1 - ink) + ink * np.array([0.05, 0.06, 0.07, 0.10])

@@ -65,16 +65,25 @@ LENS = Material(name="spectacle lens", gloss=0.35, gloss_infrared=0.40, shinines
                 hole_fraction=0.25)
 FRAME = Material(name="spectacle frame", gloss=0.10, gloss_infrared=0.08, shininess=60.0, hole_fraction=0.15)
 
-#: Diffuse reflectance at 850 nm.
-PAPER_INFRARED = 0.80
-CLOTH_SHEET_INFRARED = 0.62
-BLACK_TONER_INFRARED = 0.10
-DYE_TRANSMITTANCE = 0.97  # of the paper's reflectance, under full ink
-SCREEN_INFRARED = 0.03
-MATTE_SCREEN_INFRARED = 0.10
+#: Diffuse reflectance at 850 nm; pairs are limits between which each instrument has its own.
+PAPER_INFRARED = (0.62, 0.88)
+CLOTH_SHEET_INFRARED = (0.48, 0.72)
+BLACK_TONER_INFRARED = (0.06, 0.24)
+DYE_TRANSMITTANCE = (0.93, 0.98)  # of the paper's reflectance, under full ink
+SCREEN_INFRARED = (0.02, 0.06)
+MATTE_SCREEN_INFRARED = (0.07, 0.20)
 BEZEL_INFRARED = 0.05
-RESIN_INFRARED = (0.28, 0.52)
-SILICONE_INFRARED = (0.50, 0.62)
+RESIN_INFRARED = (0.30, 0.66)
+SILICONE_INFRARED = (0.46, 0.66)
 PLASTIC_INFRARED = (0.35, 0.70)
-CLOTH_INFRARED = 0.40
 HAIR_INFRARED = 0.17
+
+#: How white paper is in the visible, how strong toner is laid on (the share of grey that black replaces), how bright
+#: displays are, and on how much of a glossy one stereo finds nothing.
+PAPER_WHITE = (0.72, 0.90)
+TONER_STRENGTH = (0.45, 0.80)
+DISPLAY_BRIGHTNESS = (0.55, 1.30)
+DISPLAY_HOLES = (0.04, 0.45)
+#: How much of hair, and of spectacle lenses, stereo finds nothing on.
+HAIR_HOLES = (0.03, 0.35)
+LENS_HOLES = (0.08, 0.65)

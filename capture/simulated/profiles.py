@@ -13,6 +13,8 @@ Where constants come from:
 - Structured light (SR300): 640 x 480, depth unit 1/8 mm, range 0.2 to 1.5 m (SR300 data sheet); noise about 1 mm at
   0.5 m, holes on hair, dark and slanted surfaces (Carfagni et al., "On the performance of the Intel SR300 depth
   camera", IEEE Sensors Journal 2017). Its spread, correlations and baseline are chosen in that order of magnitude.
+- Time of flight: `capture.simulated.time_of_flight`; range, focal lengths and offset in the order of an Azure Kinect's
+  narrow field (Microsoft, Azure Kinect DK hardware specifications), not copied.
 - Colour and infrared: shot noise of a few thousand electrons full well, read noise of a few electrons, photo-response
   non-uniformity around 1 % (EMVA 1288 figures of sensors of that size); values chosen, no unit was measured.
 
@@ -23,6 +25,7 @@ compared with their sources (docs/simulator.md).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from capture.camera import CameraError
 from capture.frames import EmitterState, Spectrum
@@ -47,6 +50,12 @@ class SensorNoise:
         blur_px: standard deviation of the optics' point-spread function.
         bayer: colour passes a Bayer mosaic and its interpolation.
         chroma_subsampled: colour passes YUYV, one chroma for two columns, as USB cameras send it.
+        jpeg_quality: colour passes JPEG of that quality (4:2:2) instead, as webcams' MJPEG does; None: it does not.
+        exposure_ms: colour is exposed for so long, and smeared as far as the shown face moves meanwhile; 0: an instant.
+        range_noise_m: time of flight: spread of depth where as much light returns as from white at 1 m.
+        range_noise_limit_m: pixels that are worse than that give no depth.
+        mixed_px: how far (standard deviation) a pixel mixes in its neighbours' phase. scattered_share: of all light,
+            arrives elsewhere than it should.
     """
 
     disparity_px: float = 0.08
@@ -65,12 +74,25 @@ class SensorNoise:
     blur_px: float = 0.6
     bayer: bool = True
     chroma_subsampled: bool = True
+    jpeg_quality: int | None = None
+    exposure_ms: float = 0.0
+    range_noise_m: float = 0.0
+    range_noise_limit_m: float = 0.03
+    mixed_px: float = 0.0
+    scattered_share: float = 0.0
 
     @classmethod
     def none(cls) -> SensorNoise:
         """Ideal planes: exact depth to the nearest unit, no noise, no blur, no holes."""
         return cls(disparity_px=0.0, disparity_step_px=0.0, window_px=0.0, fat_edges_px=0, holes=False, full_well=None,
                    read_codes=0.0, fixed_pattern=0.0, blur_px=0.0, bayer=False, chroma_subsampled=False)
+
+
+class Ranging(StrEnum):
+    """How depth is measured."""
+
+    TRIANGULATION = "triangulation"
+    TIME_OF_FLIGHT = "time_of_flight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +107,8 @@ class SensorProfile:
             such limit. nearest_m, farthest_m: beyond these there is no depth.
         emitter: FLOOD: an even lamp at 850 nm beside the sensor. ON: the projector's dots. OFF: the room alone.
         visible_share: how much of visible light the infrared imager also counts; 0 behind an infrared-pass filter.
+        ranging: TIME_OF_FLIGHT has no stereo shadow, and an infrared image of its own light alone.
+        surface_holes: multiplies how much of difficult surfaces (hair, glass) gives no depth.
         dots: number of projected dots over the depth image. noise: what the sensors add.
     """
 
@@ -100,6 +124,8 @@ class SensorProfile:
     farthest_m: float = 65.0
     emitter: EmitterState = EmitterState.FLOOD
     visible_share: float = 0.0
+    ranging: Ranging = Ranging.TRIANGULATION
+    surface_holes: float = 1.0
     dots: int = 5000
     noise: SensorNoise = field(default_factory=SensorNoise)
 
@@ -121,6 +147,14 @@ SENSOR_PROFILES: dict[str, SensorProfile] = {profile.name: profile for profile i
                                     window_px=0.6, fat_edges_px=0, grazing_cosine=0.28, dark_code=7.0,
                                     glare_code=250.0, full_well=4500.0, read_codes=1.3, fixed_pattern=0.012,
                                     blur_px=0.55)),
+    # Continuous-wave time of flight. Held out: no tree or default weights are made with it.
+    SensorProfile(name="time_of_flight", product="simulated time-of-flight camera", baseline_m=0.0, focal_px=455.0,
+                  colour_focal_px=600.0, colour_offset_m=0.032, nearest_m=0.20, farthest_m=3.0,
+                  ranging=Ranging.TIME_OF_FLIGHT, surface_holes=0.4,
+                  noise=SensorNoise(disparity_px=0.0, disparity_step_px=0.0, correlation_px=0.7, hold_frames=1,
+                                    window_px=0.0, fat_edges_px=0, grazing_cosine=0.08, dark_code=1.5, glare_code=255.0,
+                                    full_well=9000.0, read_codes=1.0, blur_px=0.7, range_noise_m=0.0018, mixed_px=0.6,
+                                    scattered_share=0.012)),
     SensorProfile(name="clean", product="simulated ideal camera", noise=SensorNoise.none()),
 )}
 

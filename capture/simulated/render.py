@@ -116,8 +116,9 @@ class Stage:
         return self._casters[key].cast(pose.rotation.T @ (origin - pose.translation),
                                        directions @ pose.rotation.astype(np.float32))
 
-    def visible(self, view: View, states: list[BodyState]) -> Visible:
-        """Cast the rays of `view` that may meet a body; the wall fills the rest."""
+    def visible(self, view: View, states: list[BodyState], window: tuple[slice, slice] | None = None) -> Visible:
+        """Cast the rays of `view` that may meet a body (of those in the `window` of rows and columns, if there is one);
+        the wall fills the rest."""
         if view not in self._walls:
             self._walls[view] = wall_depth(view, self.scene.wall)
         depth = self._walls[view].copy()
@@ -126,6 +127,10 @@ class Stage:
             mask = np.zeros(depth.shape, np.uint8)
             for number in group:
                 view.mark(mask, states[number].pose.to_world(self.mesh(number, states[number]).vertices))
+            if window is not None:
+                inside = mask[window].copy()
+                mask[:] = 0
+                mask[window] = inside
             return np.flatnonzero(mask)
         chosen = {group: candidates(group) for group in (*self.groups, *self.veil_groups)}
         layers, veils, owner = self._resolve(view.rays, states, depth.reshape(-1), chosen)
@@ -216,7 +221,7 @@ class Stage:
         values = rows[:, :5] + layer.u[:, None] * rows[:, 5:10] + layer.v[:, None] * rows[:, 10:]
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
-        texture = sample(self._texture(layer, focal_px), values[:, 3:])
+        texture = self._albedo(layer, values[:, 3:], focal_px)
         towards_eye = rays.unit_directions[layer.pixel] @ (-rotation).astype(np.float32)
         facing = np.einsum("ij,ij->i", normal, towards_eye)
         veiled = np.float32(1 - material.transmission)
@@ -256,18 +261,27 @@ class Stage:
             self._densities[key] = self.mesh(layer.body, layer.state).texels_per_metre
         return self._densities[key]
 
-    def _texture(self, layer: Layer, focal_px: float) -> Float32:
-        """The body's texture, blurred as far as this layer's pixels are wider than its texels (a pixel is an area)."""
+    def _albedo(self, layer: Layer, texels: Float32, focal_px: float) -> Float32:
+        """The body's texture (N, bands) at `texels` (N, 2), averaged as far as this layer's pixels are wider than its
+        texels (a pixel is an area): halved as often as that goes, then blurred by the rest."""
         texture = self.scene.bodies[layer.body].texture
-        texels = self._density(layer) * float(np.median(layer.depth_m)) / focal_px
-        step = round(4 * np.log2(texels)) if texels > 1 else 0
+        width = self._density(layer) * float(np.median(layer.depth_m[::7])) / focal_px
+        step = max(round(2 * np.log2(width)), 0) if width > 0 else 0
         if not step:
-            return texture
-        key = (layer.body, step)
+            return sample(texture, texels)
+        halved, rest = divmod(step, 2)
+        key = (id(texture), step)
         if key not in self._textures:
-            sigma = 0.4 * np.sqrt(4 ** (step / 4) - 1)
-            self._textures[key] = np.asarray(cv2.GaussianBlur(texture, (0, 0), sigma), np.float32)
-        return self._textures[key]
+            small = texture
+            if halved:
+                rows, columns = (max(n >> halved, 1) for n in texture.shape[:2])
+                small = np.asarray(cv2.resize(texture, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
+            if rest:
+                small = np.asarray(cv2.GaussianBlur(small, (0, 0), 0.4), np.float32)  # 0.4 sqrt(2 - 1)
+            self._textures[key] = small
+        small = self._textures[key]
+        ratio = np.array([small.shape[1] / texture.shape[1], small.shape[0] / texture.shape[0]], np.float32)
+        return sample(small, np.asarray((texels + np.float32(0.5)) * ratio - np.float32(0.5), np.float32))
 
     def _raster(self, layer: Layer, texels: Float32, focal_px: float) -> Float32:
         """What is left of a display's raster of red, green and blue stripes, (N, 3), mean 1: moiré."""

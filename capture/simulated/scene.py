@@ -140,7 +140,8 @@ class Light:
 
     `towards_key` unit vector in the world towards the key light. Levels: radiance of a white matte surface facing it.
     `tint`: of all visible light, red, green, blue. `room_infrared`: 850 nm of the room (sun, lamps) as a share of what
-    the illuminator gives at 1 m.
+    the illuminator gives at 1 m. `level`: of all visible light, 1 in a well lit room; exposure makes up for most of
+    what is missing with gain, which costs noise.
     """
 
     towards_key: tuple[float, float, float] = (-0.45, -0.62, -0.64)
@@ -148,6 +149,7 @@ class Light:
     ambient: float = 0.38
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     room_infrared: float = 0.06
+    level: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,8 @@ class Scene:
         name: the scene's name. label: `bona_fide`, `attack`, or None when there is nothing to judge.
         species: of the presentation attack instrument (`capture.simulated.species.SPECIES`), None otherwise.
         nominal_distance_m: what the simulated exposure of the infrared sensor is set for.
+        depth_misses: share of every surface on which no depth is found in this session (a smeared window, a worn
+            projector), in blotches.
     """
 
     name: str
@@ -176,3 +180,4 @@ class Scene:
     wall: Wall = field(default_factory=Wall)
     light: Light = field(default_factory=Light)
     nominal_distance_m: float = 0.57
+    depth_misses: float = 0.0

@@ -9,7 +9,8 @@ of one unit is copied. Other kinds of camera are rows of `capture.simulated.prof
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -19,11 +20,12 @@ from capture.frames import EmitterState, StreamKind
 from capture.rig import DistortionModel, Extrinsics, Intrinsics, Rig
 from capture.simulated.colour_path import ColourPath, NormalBank
 from capture.simulated.meshes import Float32
-from capture.simulated.profiles import SENSOR_PROFILES, SensorNoise, SensorProfile
+from capture.simulated.profiles import SENSOR_PROFILES, Ranging, SensorNoise, SensorProfile
 from capture.simulated.projector import dot_pattern, projected_dots
 from capture.simulated.render import BodyState, Stage, Visible, sample
 from capture.simulated.scene import Scene, turn
 from capture.simulated.stereo import DepthErrors
+from capture.simulated.time_of_flight import TimeOfFlightErrors
 from capture.simulated.view import View
 from capture.simulated.wall import wall_radiance
 
@@ -34,6 +36,8 @@ DEPTH_SCALE_M = _D4XX.depth_scale_m
 STEREO_BASELINE_M = _D4XX.baseline_m
 #: Mild lens distortion for those who ask for it: k1, k2, p1, p2, k3.
 MILD_DISTORTION = (0.06, -0.12, 0.0006, -0.0004, 0.03)
+#: Exposure is metered on every so-manieth pixel of every so-manieth row.
+_METERED = 4
 #: Luminance weights of the infrared imagers for visible light: silicon sees red best.
 _VISIBLE_WEIGHTS = np.array([0.45, 0.35, 0.20], np.float32)
 
@@ -71,48 +75,81 @@ def serial_generator(serial: str, purpose: int) -> np.random.Generator:
     return np.random.default_rng([int.from_bytes(hashlib.sha256(serial.encode()).digest()[:8], "big"), purpose])
 
 
+@lru_cache(maxsize=12)
+def fixed_gains(serial: str, purpose: int, shape: tuple[int, int], spread: float) -> Float32:
+    """A unit's fixed pattern: how sensitive each pixel (H, W) is, 1 on average."""
+    gains = np.ones(shape, np.float32)
+    if spread:
+        gains += np.float32(spread) * serial_generator(serial, purpose).standard_normal(shape, dtype=np.float32)
+    gains.flags.writeable = False
+    return gains
+
+
+@lru_cache(maxsize=4)
+def unit_dots(serial: str, dots: int) -> Float32:
+    """The dot pattern of a unit's projector."""
+    return dot_pattern(dots, serial_generator(serial, 3))
+
+
+@lru_cache(maxsize=12)
+def shared_view(intrinsics: Intrinsics, from_world: Extrinsics) -> View:
+    """A view with its rays, kept for the next camera of the same calibration."""
+    return View(intrinsics=intrinsics, from_world=from_world)
+
+
+def every_nth(intrinsics: Intrinsics, step: int) -> Intrinsics:
+    """Of an image made of every `step`-th pixel of every `step`-th row."""
+    return replace(intrinsics, width=-(-intrinsics.width // step), height=-(-intrinsics.height // step),
+                   fx=intrinsics.fx / step, fy=intrinsics.fy / step, cx=intrinsics.cx / step, cy=intrinsics.cy / step)
+
+
 class Sensors:
     """Renders planes of one scene. Each instant depends on scene, rig, seed and index alone, never on what came
     before."""
 
     def __init__(self, scene: Scene, rig: Rig, noise: SensorNoise, seed: int, profile: SensorProfile = _D4XX) -> None:
+        self._ambient_infrared = scene.light.room_infrared
+        self._misses = scene.depth_misses
+        if profile.ranging is Ranging.TIME_OF_FLIGHT:  # it subtracts what its lamp did not send
+            scene = replace(scene, light=replace(scene.light, room_infrared=0.0))
+        else:  # the more sun, the less the lamp's light or dots say
+            sun = self._ambient_infrared * scene.nominal_distance_m ** 2
+            self._misses += 0.6 * sun / (1 + sun)
         self.stage, self.rig, self.noise, self.seed, self.profile = Stage(scene), rig, noise, seed, profile
-        self.colour_view = View(intrinsics=rig.intrinsics[StreamKind.COLOUR],
-                                from_world=rig.transform(StreamKind.DEPTH, StreamKind.COLOUR))
-        self.depth_view = View(intrinsics=rig.intrinsics[StreamKind.DEPTH], from_world=Extrinsics.identity())
+        self.colour_view = shared_view(rig.intrinsics[StreamKind.COLOUR],
+                                       rig.transform(StreamKind.DEPTH, StreamKind.COLOUR))
+        self.depth_view = shared_view(rig.intrinsics[StreamKind.DEPTH], Extrinsics.identity())
         shape = (self.depth_view.intrinsics.height, self.depth_view.intrinsics.width)
         colour_shape = (self.colour_view.intrinsics.height, self.colour_view.intrinsics.width)
         self._wall_colour = wall_radiance(self.colour_view, scene.wall, scene.light)[0]
         settled = np.random.default_rng([seed, 44])
         # Automatic exposure, settled: skin (0.6) at the scene's nominal distance gives about code 150, give or take.
         jitter = (0.08 if noise.full_well is not None else 0.0) * settled.standard_normal(2)
-        self._exposure = float(np.exp(jitter[0]))
+        self._light_level = scene.light.level if noise.full_well is not None else 1.0
+        self._exposure = float(np.exp(jitter[0])) * self._light_level ** 0.15
         self._infrared_gain = np.float32(290.0 * scene.nominal_distance_m ** 2 * np.exp(jitter[1]))
         visible, infrared = wall_radiance(self.depth_view, scene.wall, scene.light)
         self._wall_infrared = infrared
         self._wall_visible = visible @ _VISIBLE_WEIGHTS if profile.visible_share else None
-        bank = NormalBank(seed, max(int(np.prod(shape)), int(np.prod(colour_shape))) * 3)
-        self._bank = bank
-        self._colour_path = ColourPath(colour_shape, noise, bank,
-                                       serial_generator(rig.serial, 1) if noise.fixed_pattern else None)
+        self._bank = NormalBank(max(int(np.prod(shape)), int(np.prod(colour_shape))))
+        self._colour_path = ColourPath(noise, self._bank, fixed_gains(rig.serial, 1, colour_shape, noise.fixed_pattern))
         self._errors = DepthErrors(shape, noise, seed)
+        self._flight_errors = TimeOfFlightErrors(shape, noise, seed)
         blotches = cv2.GaussianBlur(np.random.default_rng([seed, 41]).standard_normal((64, 64)), (0, 0), 2.0)
         self._blotches: Float32 = (blotches / np.std(blotches)).astype(np.float32)
-        self._infrared_gains: Float32 = np.ones(shape, np.float32)
-        if noise.fixed_pattern:
-            self._infrared_gains += np.float32(noise.fixed_pattern) * serial_generator(rig.serial, 2).standard_normal(
-                shape, dtype=np.float32)
+        self._infrared_gains = fixed_gains(rig.serial, 2, shape, noise.fixed_pattern)
         self._settle_exposure()
-        self._dots = dot_pattern(profile.dots, serial_generator(rig.serial, 3)) \
+        self._dots = unit_dots(rig.serial, profile.dots) \
             if profile.emitter is EmitterState.ON else None
 
     def _settle_exposure(self) -> None:
         """What is brighter than skin (paper, a subject too near) makes automatic exposure back off, to about 215."""
-        visible = self.stage.visible(self.depth_view, self.stage.states(0.0))
+        coarse = shared_view(every_nth(self.depth_view.intrinsics, _METERED), Extrinsics.identity())
+        visible = self.stage.visible(coarse, self.stage.states(0.0))
         if self.noise.full_well is None:
             return
-        level = self._wall_infrared.reshape(-1).copy()
-        self.stage.paint_infrared(self.depth_view, visible, level)
+        level = np.ascontiguousarray(self._wall_infrared[::_METERED, ::_METERED]).reshape(-1)
+        self.stage.paint_infrared(coarse, visible, level)
         metered = visible.owner.reshape(-1) >= 0 if visible.layers else slice(None)
         bright = float(np.percentile(level[metered], 95)) * float(self._infrared_gain)
         self._infrared_gain *= np.float32(min(215 / max(bright, 1e-6), 1.0))
@@ -122,15 +159,27 @@ class Sensors:
         rng = np.random.default_rng([self.seed, 43, index])
         states = self.stage.states(time_s)
         later = states if colour_time_s == time_s else self.stage.states(colour_time_s)
-        colour = self._colour(later, rng)
+        colour = self._colour(later, rng, self._smear(later, colour_time_s))
         depth, infrared = self._depth_and_infrared(index, states, rng)
         return Planes(colour=colour, depth=depth, infrared=infrared)
 
-    def _colour(self, states: list[BodyState], rng: np.random.Generator) -> NDArray[np.uint8]:
+    def _smear(self, states: list[BodyState], time_s: float) -> tuple[float, float]:
+        """How far the first body's middle moves in the colour image while that is exposed, columns and rows."""
+        if not (self.noise.exposure_ms and states):
+            return 0.0, 0.0
+        body = self.stage.scene.bodies[0]
+        middle = body.meshes["neutral"].vertices.mean(axis=0, keepdims=True)
+        places = [self.colour_view.project(pose.to_world(middle))[0]
+                  for pose in (states[0].pose, body.motion.pose(time_s + self.noise.exposure_ms * 1e-3))]
+        moved = np.nan_to_num(places[1] - places[0])
+        return float(moved[0]), float(moved[1])
+
+    def _colour(self, states: list[BodyState], rng: np.random.Generator,
+                smear_px: tuple[float, float]) -> NDArray[np.uint8]:
         visible = self.stage.visible(self.colour_view, states)
         radiance = self._wall_colour.copy()
         self.stage.paint_colour(self.colour_view, visible, radiance.reshape(-1, 3))
-        return self._colour_path.finish(radiance, self._exposure, rng, _region(visible))
+        return self._colour_path.finish(radiance, self._exposure, rng, _region(visible), self._light_level, smear_px)
 
     def _depth_and_infrared(self, index: int, states: list[BodyState],
                             rng: np.random.Generator) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
@@ -182,8 +231,8 @@ class Sensors:
         blinds += [np.zeros(len(layer.pixel), bool) for layer in visible.veils]
         for layer, blind in zip((*visible.layers, *visible.veils), blinds, strict=True):
             body = self.stage.scene.bodies[layer.body]
-            failing_share = body.material.hole_fraction
-            if failing_share:
+            failing_share = min(body.material.hole_fraction * self.profile.surface_holes + self._misses, 0.95)
+            if failing_share > 0.005:
                 mesh = self.stage.mesh(layer.body, layer.state)
                 places = mesh.points(layer.triangle, layer.u, layer.v)[:, :2] / 0.006 % 63
                 failing = np.quantile(self._blotches, failing_share) + rng.normal(0, 0.1)
@@ -194,11 +243,17 @@ class Sensors:
         focal_baseline = float(self.depth_view.intrinsics.fx * self.profile.baseline_m)
         depth = visible.depth_m
         if self.noise.holes:
-            lost |= stereo_shadow(visible, focal_baseline)
+            if self.profile.ranging is Ranging.TRIANGULATION:
+                lost |= stereo_shadow(visible, focal_baseline)
             lost |= level < np.float32(self.noise.dark_code)
             lost |= level >= np.float32(self.noise.glare_code * 1.3)
         if self.noise.disparity_px:
             depth = self._errors.applied(index, depth, focal_baseline, _region(visible))
+        if self.profile.ranging is Ranging.TIME_OF_FLIGHT:
+            depth, unsure = self._flight_errors.applied(index, depth, level / self._infrared_gain,
+                                                        self._ambient_infrared)
+            if self.noise.holes:
+                lost |= unsure
         units = np.clip(depth * np.float32(1 / self.profile.depth_scale_m) + np.float32(0.5), 0, 65535)
         units = units.astype(np.uint16)
         if self.noise.holes:

@@ -26,7 +26,7 @@ _CELL_M = 0.0022
 _MARGIN_M = 0.004
 #: How far a nose stands out from the plane of the eyes: so far before it a sheet is held.
 NOSE_M = 0.030
-_FINISH: dict[Finish, tuple[Material, float]] = {
+_FINISH: dict[Finish, tuple[Material, tuple[float, float]]] = {
     Finish.MATTE: (PAPER, PAPER_INFRARED), Finish.GLOSSY: (GLOSSY_PAPER, PAPER_INFRARED),
     Finish.CLOTH: (PRINTED_CLOTH, CLOTH_SHEET_INFRARED)}
 
@@ -153,7 +153,8 @@ def make_sheet(sheet: Sheet, picture: Picture, *, eye_half_distance_m: float, mo
 
     `wearer`: vertices (V, 3) of the head on which it rests, in every expression; None for a sheet held in hands.
     """
-    material, paper_infrared = _FINISH[sheet.finish]
+    material, limits = _FINISH[sheet.finish]
+    paper_infrared = float(rng.uniform(*limits))
     texture = printed(picture.radiance, sheet.ink, paper_infrared, rng)
     height, width = texture.shape[:2]
     if sheet.outline is Outline.PAGE:

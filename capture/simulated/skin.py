@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -53,7 +54,7 @@ class Complexion:
 
 def _smooth_noise(rng: np.random.Generator, width: int, height: int, cell: int) -> Float32:
     """Noise with features of about `cell` texels, zero mean, unit spread."""
-    small = rng.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32)
+    small = rng.standard_normal((height // cell + 2, width // cell + 2), dtype=np.float32)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
@@ -83,43 +84,66 @@ def beard_region(side: NDArray[Any], v: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(low * around_mouth * under_nose, np.float32)
 
 
-def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -> Float32:
-    """The atlas of one head: float32 (*ATLAS_SHAPE, 4), reflectance in [0, 1] of red, green, blue and 850 nm."""
-    skin = skin_reflectance(complexion.melanin)
+@dataclass(frozen=True, eq=False)
+class _Template:
+    """What every head's paint has in common, over the skin's texture coordinates, each (SKIN_HEIGHT, SKIN_WIDTH)."""
+
+    v: Float32
+    flush: Float32
+    lips: Float32
+    near_eye: Float32
+    brow: Float32
+    line: Float32
+    beard: Float32
+    moustache: Float32
+
+
+@lru_cache(maxsize=1)
+def _template(heads: Heads) -> _Template:
     size = (SKIN_WIDTH, SKIN_HEIGHT)
-    u, v = np.meshgrid((np.arange(size[0], dtype=np.float32) + 0.5) / size[0] - 0.5,
-                       (np.arange(size[1], dtype=np.float32) + 0.5) / size[1])
+    u, v = np.meshgrid((np.arange(size[0]) + 0.5) / size[0] - 0.5, (np.arange(size[1]) + 0.5) / size[1])
     side = np.abs(u)
-    tone = 1 + 0.03 * _smooth_noise(rng, *size, 96) + 0.025 * _smooth_noise(rng, *size, 12) \
-        + 0.02 * _smooth_noise(rng, *size, 3)
-    face = skin[None, None] * tone[..., None]
-    # Blood under the cheeks, the nose and the ears takes green and blue away.
     flush = np.exp(-((side - 0.085) / 0.04) ** 2 - ((v - 0.56) / 0.07) ** 2) \
         + 0.8 * np.exp(-(side / 0.02) ** 2 - ((v - 0.57) / 0.04) ** 2)
-    face *= 1 - 0.22 * flush[..., None] * np.array([0.15, 1.0, 0.9, 0.0])
-
-    lips = 0.85 * _step(cv2.GaussianBlur(cv2.resize(heads.lips, size), (0, 0), 3.5), 0.12, 0.36)[..., None]
-    face = face * (1 - lips) + lips * skin * np.array([0.80, 0.50, 0.52, 0.92]) * tone[..., None]
-    near_eye = np.exp(-((side - _EYE_U) / 0.036) ** 2 - ((v - _EYE_V) / 0.042) ** 2)[..., None]
-    face *= 1 - near_eye * np.array([0.30, 0.36, 0.36, 0.10])  # thinner, darker skin around the eyes
-
-    strands = 0.75 + 0.35 * _smooth_noise(rng, *size, 4)
-    hair = np.array([*complexion.hair, complexion.hair_infrared])[None, None] * strands[..., None]
     bow = _EYE_V - 0.085 - 0.018 * np.cos((side - 0.066) / 0.045 * 1.2) + 0.010
-    brow = np.exp(-(((v - bow) / 0.019) ** 2)) * _step(side, 0.016, 0.028) * (1 - _step(side, 0.095, 0.112))
-    brow = np.clip(brow * 1.15 * (0.7 + 0.3 * strands), 0, 0.93)[..., None]
-    face = face * (1 - brow) + brow * hair
-    line = hairline(side, complexion.hairline) + 0.008 * _smooth_noise(rng, *size, 8)
-    scalp = complexion.scalp * _step(line - v, 0.0, 0.02)[..., None]
-    face = face * (1 - scalp) + scalp * hair
-    bristles = np.clip(0.6 + 0.5 * _smooth_noise(rng, *size, 3), 0, 1.2)
-    lip = np.exp(-((v - 0.622) / 0.020) ** 2) * (1 - _step(side, 0.030, 0.055))
-    grown = np.maximum(complexion.beard * beard_region(side, v), complexion.moustache * lip)
-    grown = np.clip(grown * bristles, 0, 0.95)
-    face = face * (1 - grown[..., None]) + grown[..., None] * hair
+    maps = {
+        "v": v, "flush": flush,
+        "lips": 0.85 * _step(cv2.GaussianBlur(cv2.resize(heads.lips, size), (0, 0), 3.0), 0.12, 0.36),
+        "near_eye": np.exp(-((side - _EYE_U) / 0.036) ** 2 - ((v - _EYE_V) / 0.042) ** 2),
+        "brow": np.exp(-(((v - bow) / 0.019) ** 2)) * _step(side, 0.016, 0.028) * (1 - _step(side, 0.095, 0.112)),
+        "line": hairline(side, 0.0), "beard": beard_region(side, v),
+        "moustache": np.exp(-((v - 0.622) / 0.020) ** 2) * (1 - _step(side, 0.030, 0.055))}
+    return _Template(**{name: np.asarray(each, np.float32) for name, each in maps.items()})
 
+
+def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -> Float32:
+    """The atlas of one head: float32 (*ATLAS_SHAPE, 4), reflectance in [0, 1] of red, green, blue and 850 nm."""
+    own, size = _template(heads), (SKIN_WIDTH, SKIN_HEIGHT)
+    skin = skin_reflectance(complexion.melanin)
+    tone = 1 + np.float32(0.03) * _smooth_noise(rng, *size, 96) + np.float32(0.025) * _smooth_noise(rng, *size, 12) \
+        + np.float32(0.02) * _smooth_noise(rng, *size, 3)
+    strands = np.float32(0.75) + np.float32(0.35) * _smooth_noise(rng, *size, 4)
+    brow = np.clip(own.brow * (np.float32(0.805) + np.float32(0.345) * strands), 0, 0.93)
+    line = own.line + np.float32(complexion.hairline) + np.float32(0.008) * _smooth_noise(rng, *size, 8)
+    scalp = np.float32(complexion.scalp) * _step(line - own.v, 0.0, 0.02)
+    hair = np.maximum(brow, scalp)
+    if complexion.beard or complexion.moustache:
+        bristles = np.clip(np.float32(0.6) + np.float32(0.5) * _smooth_noise(rng, *size, 2), 0, 1.2)
+        grown = np.maximum(np.float32(complexion.beard) * own.beard, np.float32(complexion.moustache) * own.moustache)
+        hair = np.maximum(hair, np.clip(grown * bristles, 0, 0.95))
+
+    # Blood under the cheeks, the nose and the ears takes green and blue away; skin around the eyes is thin and dark.
+    flushed, lidded = np.array([0.033, 0.22, 0.198, 0.0]), np.array([0.30, 0.36, 0.36, 0.10])
+    lip_tint = np.array([0.80, 0.50, 0.52, 0.92])
     atlas = np.zeros((*ATLAS_SHAPE, 4), np.float32)
-    atlas[:SKIN_HEIGHT] = face
+    for band in range(4):
+        face = 1 - np.float32(flushed[band]) * own.flush
+        face += own.lips * (np.float32(lip_tint[band]) - face)
+        face *= 1 - np.float32(lidded[band]) * own.near_eye
+        face *= tone
+        face *= np.float32(skin[band])
+        face += hair * (strands * np.float32((*complexion.hair, complexion.hair_infrared)[band]) - face)
+        atlas[:SKIN_HEIGHT, :, band] = face
     x, y = np.meshgrid(*[(np.arange(TILE, dtype=np.float32) + 0.5) / TILE * 2 - 1] * 2)
     r = np.hypot(x, y)
     eye = np.empty((TILE, TILE, 4), np.float32)
@@ -133,4 +157,4 @@ def paint_head(heads: Heads, complexion: Complexion, rng: np.random.Generator) -
     atlas[SKIN_HEIGHT:, :TILE] = eye
     atlas[SKIN_HEIGHT:, TILE:2 * TILE] = eye
     atlas[SKIN_HEIGHT:, 2 * TILE:3 * TILE] = np.array([0.16, 0.05, 0.05, 0.30])
-    return np.clip(atlas, 0, 1).astype(np.float32)
+    return np.clip(atlas, 0, 1, out=atlas)

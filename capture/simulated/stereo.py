@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
 from capture.simulated.meshes import Float32
 from capture.simulated.profiles import SensorNoise
 
-_FIELDS, _MARGIN = 4, 64
+_FIELDS, _MARGIN = 4, 400
 #: A matcher's window does not smooth across jumps larger than this, pixels of disparity.
 _SAME_SURFACE_PX = 0.6
 
 
+@lru_cache(maxsize=4)
+def _fields(shape: tuple[int, int], correlation_px: float) -> tuple[Float32, ...]:
+    rng = np.random.default_rng(46)
+    found = []
+    for _ in range(_FIELDS):
+        field = rng.standard_normal((shape[0] + _MARGIN, shape[1] + _MARGIN), dtype=np.float32)
+        if correlation_px:
+            field = np.asarray(cv2.GaussianBlur(field, (0, 0), correlation_px, borderType=cv2.BORDER_REFLECT),
+                               np.float32)
+        field /= field.std()
+        field.flags.writeable = False
+        found.append(field)
+    return tuple(found)
+
+
 class CorrelatedFields:
     """Unit-variance normal fields that are alike within a few pixels and fade from frame to frame; by seed and index
-    alone."""
+    alone. All cameras of one shape cut theirs from the same few large fields, each at places of its own."""
 
     def __init__(self, shape: tuple[int, int], correlation_px: float, hold_frames: int, seed: int) -> None:
         self._shape, self._hold, self._seed = shape, hold_frames, seed
-        rng = np.random.default_rng([seed, 46])
-        self._fields = []
-        for _ in range(_FIELDS):
-            field = rng.standard_normal((shape[0] + _MARGIN, shape[1] + _MARGIN), dtype=np.float32)
-            if correlation_px:
-                field = np.asarray(cv2.GaussianBlur(field, (0, 0), correlation_px, borderType=cv2.BORDER_REFLECT),
-                                   np.float32)
-            self._fields.append(field / field.std())
+        self._fields = _fields(shape, correlation_px)
 
     def _still(self, number: int, purpose: int) -> Float32:
         rng = np.random.default_rng([self._seed, 47, purpose, number])

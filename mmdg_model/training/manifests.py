@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from mmdg_model.scorer import Modality
-from mmdg_model.training import casia_surf, cefa, padisi, wmca
+from mmdg_model.training import casia_surf, cefa, live_sessions, padisi, wmca
 from mmdg_model.training.samples import (
     BONA_FIDE,
+    PUBLIC_DOMAINS,
     UNKNOWN,
     Domain,
     ListCounts,
@@ -39,7 +40,7 @@ COUNTS: dict[tuple[Domain, Split], ListCounts] = {
 
 _PRESENTATION: dict[Domain, Callable[[str], Presentation]] = {
     Domain.CASIA_SURF: casia_surf.presentation, Domain.CEFA: cefa.presentation, Domain.WMCA: wmca.presentation,
-    Domain.PADISI: lambda _: Presentation(),
+    Domain.PADISI: lambda _: Presentation(), Domain.LIVE: live_sessions.presentation,
 }
 _MODALITIES = (Modality.RGB, Modality.DEPTH, Modality.INFRARED)
 _GENERAL_COLUMNS = {"path", "subject", "species"}
@@ -51,7 +52,7 @@ def list_path(lists: Path, domain: Domain, split: Split) -> Path:
     return lists / f"{domain}-{split}.txt"
 
 
-def read_manifests(root: Path, lists: Path, *, domains: Collection[Domain] = tuple(Domain),
+def read_manifests(root: Path, lists: Path, *, domains: Collection[Domain] = PUBLIC_DOMAINS,
                    splits: Collection[Split] = tuple(Split), metadata: Metadata | None = None) -> Manifests:
     """Some lists of some domains; no other is opened.
 
@@ -89,8 +90,8 @@ def read_list(path: Path, root: Path, domain: Domain, split: Split, *, metadata:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ManifestError(f"no list {path}; the folder of lists holds {domain}-{split}.txt of the public "
-                            "MMDG benchmark") from None
+        whose = "live sessions" if domain is Domain.LIVE else "the public MMDG benchmark"
+        raise ManifestError(f"no list {path}; the folder of lists holds {domain}-{split}.txt of {whose}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"list {path} cannot be read: {error}") from error
     if domain is Domain.PADISI and padisi_files is None:

@@ -4,6 +4,9 @@ Protocol 1: three data sets train, the fourth is the target. Protocol 2: the net
 checkpoints, tested once more with depth, infrared or both withheld from every sample. Protocol 3: two data sets train,
 the other two are the targets and are judged as one pool: one ROC, one threshold.
 
+Trainings that are not the paper's are named in the same way: `W_W` trains and tests within one data set, `CPSW_L` has
+live sessions as the target. They have the number 0.
+
 Nothing here is drawn at random. Training reads the train lists, and tests read the test lists. The authors' line of
 work leaves the validation lists unused; those of the *sources* are free for choosing an epoch and a threshold without
 a look at the target.
@@ -51,7 +54,7 @@ class SubProtocol:
     """One training: the data sets that train, and those that it is tested on.
 
     Attributes:
-        number: 1 or 3, of the paper.
+        number: 1 or 3, of the paper; 0 for none of them.
         sources: their train lists are pooled for training, their validation lists for honest choices.
         targets: their test lists, pooled.
     """
@@ -99,15 +102,20 @@ SUB_PROTOCOLS: Mapping[str, SubProtocol] = MappingProxyType({each.name: each for
 
 
 def sub_protocol(name: str) -> SubProtocol:
-    """By name, such as `CPS_W`.
+    """By name, such as `CPS_W`; sources and targets of one's own are written alike.
 
     Raises:
-        ProtocolError: no such name; lists those there are.
+        ProtocolError: no such name; lists those of the benchmark.
     """
-    try:
+    if name in SUB_PROTOCOLS:
         return SUB_PROTOCOLS[name]
-    except KeyError:
-        raise ProtocolError(f"no protocol {name!r}; there are {', '.join(SUB_PROTOCOLS)}") from None
+    sources, _, targets = name.partition("_")
+    letters = "".join(sorted(Domain))
+    # In alphabetical order, so that no training has two names.
+    if not all(each and "".join(sorted(set(each) & set(letters))) == each for each in (sources, targets)):
+        raise ProtocolError(f"no protocol {name!r}; there are {', '.join(SUB_PROTOCOLS)}, and any SOURCES_TARGETS of "
+                            f"the letters {letters}, in that order, each once on its side")
+    return _sub_protocol(0, sources, targets)
 
 
 def withhold(crop: CropPlanes, scenario: Scenario) -> CropPlanes:

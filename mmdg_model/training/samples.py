@@ -17,12 +17,21 @@ BONA_FIDE = "bona_fide"
 
 
 class Domain(StrEnum):
-    """The benchmark's four data sets, by the letters that its lists are named with."""
+    """The benchmark's four data sets, by the letters that its lists are named with, and a fifth of one's own.
+
+    `LIVE` is no data set: crops that this pipeline itself cut from sessions before a camera
+    (`mmdg_model.training.live_sessions`).
+    """
 
     CASIA_SURF = "S"
     CEFA = "C"
     WMCA = "W"
     PADISI = "P"
+    LIVE = "L"
+
+
+#: The benchmark's four data sets, whose lists are public.
+PUBLIC_DOMAINS = (Domain.CASIA_SURF, Domain.CEFA, Domain.WMCA, Domain.PADISI)
 
 
 class Split(StrEnum):

@@ -22,6 +22,7 @@ from mmdg_model.training.manifests import COUNTS, Metadata, list_path, read_list
 from mmdg_model.training.padisi import find_files
 from mmdg_model.training.samples import (
     BONA_FIDE,
+    PUBLIC_DOMAINS,
     UNKNOWN,
     Domain,
     ListCounts,
@@ -127,7 +128,7 @@ class Verification:
                 "overlaps": [asdict(each) for each in self.overlaps]}
 
 
-def verify(root: Path, lists: Path, *, domains: Collection[Domain] = tuple(Domain), metadata: Metadata | None = None,
+def verify(root: Path, lists: Path, *, domains: Collection[Domain] = PUBLIC_DOMAINS, metadata: Metadata | None = None,
            check_files: bool = True, on_progress: Callable[[int, int], None] | None = None) -> Verification:
     """Reads the lists and, unless `check_files` is False, decodes every file that they name.
 

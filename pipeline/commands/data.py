@@ -47,7 +47,7 @@ def verify_command(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mmdg_model.training.manifests import read_metadata
-    from mmdg_model.training.samples import Domain, ManifestError
+    from mmdg_model.training.samples import PUBLIC_DOMAINS, Domain, ManifestError
     from mmdg_model.training.verification import verify
 
     for letter in domain or ():
@@ -61,7 +61,7 @@ def verify_command(
         with Progress(TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
                       transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("samples", total=None)
-            report = verify(root, lists, domains=[Domain(letter) for letter in dict.fromkeys(domain or Domain)],
+            report = verify(root, lists, domains=[Domain(letter) for letter in dict.fromkeys(domain or PUBLIC_DOMAINS)],
                             metadata=read_metadata(metadata) if metadata else None, check_files=files,
                             on_progress=lambda done, total: progress.update(task, completed=done, total=total))
     except ManifestError as error:

@@ -30,12 +30,16 @@ def benchmark_command(
     size: Annotated[str, typer.Option(help="tiny (120 samples), small (2,000), medium (10,000), large (as many as the "
                                            "public lists), or a number")] = "small",
     seed: Annotated[int, typer.Option(min=0, help="another seed shows other people")] = 0,
-    domains: Annotated[str, typer.Option(help="letters of the simulated domains to make")] = "CPSW",
+    domains: Annotated[str, typer.Option(help="letters of the simulated domains to make; L, sessions before D4xx "
+                                              "cameras, has no data set that it stands for")] = "CPSW",
     image_size: Annotated[int, typer.Option(help="side of the stored crops in pixels (P: always 320 x 256)")] = 128,
+    null_attack: Annotated[bool, typer.Option(
+        "--null-attack", help="for the audit: attacks of the victim's own shape and skin; nothing may tell them from "
+                              "live faces")] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="processes; one a core by default")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON line")] = False,
 ) -> None:
-    """Render four simulated domains as CASIA-SURF, CeFA, WMCA and PADISI-Face trees with lists, for `mmdg train`.
+    """Render simulated domains as CASIA-SURF, CeFA, WMCA and PADISI-Face trees with lists, for `mmdg train`.
 
     Run it again to go on after an interruption.
 
@@ -56,7 +60,8 @@ def benchmark_command(
     console = Console(stderr=True)
     jobs = jobs or os.cpu_count() or 1
     try:
-        plan = plan_benchmark(size, seed=seed, image_size=image_size, domains=[Domain(each) for each in domains])
+        plan = plan_benchmark(size, seed=seed, image_size=image_size, domains=[Domain(each) for each in domains],
+                              physics=not null_attack)
         recordings = sum(map(len, plan.recordings.values()))
         console.print(f"simulated benchmark: {plan.frames} frames of {recordings} recordings, about "
                       f"{plan.megabytes:.0f} MB, about {plan.minutes(jobs):.0f} min with {jobs} processes on cores of "

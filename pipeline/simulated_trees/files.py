@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -24,13 +24,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_sample(root: Path, names: Sequence[str], levels: SampleLevels, jpeg_quality: int | None) -> int:
-    """Three JPEGs, or one channel file where `jpeg_quality` is None. Returns the number of bytes."""
-    if jpeg_quality is None:
+    """Three images as their names end, or one channel file for one name. Returns the number of bytes."""
+    if len(names) == 1:
         contents = [channel_file(levels)]
     else:
         colour = cv2.cvtColor(levels.colour, cv2.COLOR_RGB2BGR)
-        contents = [cv2.imencode(".jpg", plane, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])[1].tobytes()
-                    for plane in (colour, levels.depth, levels.infrared)]
+        how = [] if jpeg_quality is None else [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+        contents = [cv2.imencode(PurePath(name).suffix, plane, how)[1].tobytes()
+                    for name, plane in zip(names, (colour, levels.depth, levels.infrared), strict=True)]
     for name, content in zip(names, contents, strict=True):
         write_whole(root / name, content)
     return sum(map(len, contents))

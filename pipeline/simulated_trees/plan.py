@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmdg_model.training import casia_surf, cefa, padisi, wmca
-from mmdg_model.training.manifests import COUNTS
+from mmdg_model.training import casia_surf, cefa, live_sessions, padisi, wmca
 from mmdg_model.training.samples import BONA_FIDE, Domain, Split
 from pipeline.simulated_trees.domains import (
     DOMAINS,
+    SUNLIGHT,
     CameraSpecification,
     DomainSpecification,
     Range,
@@ -34,7 +34,10 @@ _CEFA_FOLDERS = {species: folder for folder, species in cefa.MASKS.items()}
 _CEFA_INSTRUMENTS = {species: number for number, species in cefa.INSTRUMENTS.items()}
 _SURF_RECORDINGS = {species: recording for recording, species in casia_surf.SPECIES.items()}
 _PADISI_CODES = {species: code for code, species in padisi.SPECIES.items()}
-_SENSORS = {Domain.CASIA_SURF: "color", Domain.CEFA: "profile", Domain.WMCA: "color"}
+_SENSORS = {Domain.CASIA_SURF: "color", Domain.CEFA: "profile", Domain.WMCA: "color",
+            Domain.LIVE: "color"}
+#: Places of the heads of the main family that each split draws from: no face is in two splits.
+_HEADS = {Split.TRAIN: range(104), Split.VALIDATION: range(104, 120), Split.TEST: range(120, 160)}
 
 
 def keyed(*key: object) -> int:
@@ -78,7 +81,9 @@ class Recording:
         person: number of the person who is shown, live or depicted; unique over all lists and seeds.
         subject: as the data set numbers them. order: place in the list.
         folder: below the data root, for S, C and W; the listed file for P.
+        head: which of the simulator's heads the person has: its place in the main family.
         noise_seed: of the sensors.
+        physics: False for a null attack: the whole path of the attack, with the victim's own shape and skin.
     """
 
     key: str
@@ -90,8 +95,10 @@ class Recording:
     subject: str
     order: int
     folder: str
+    head: int
     noise_seed: int
     session: Session
+    physics: bool = True
 
     @property
     def bona_fide(self) -> bool:
@@ -104,8 +111,9 @@ class Recording:
         gap = self.session.frame_gap_s
         number = {Domain.CASIA_SURF: f"{round(31 + 30 * gap * instant)}",
                   Domain.CEFA: f"{round(1 + 25 * gap * (instant + 1)):04d}",
-                  Domain.WMCA: f"{12 * (instant + 1):04d}"}[self.domain]
-        return tuple(f"{self.folder}/{sensor}/{number}.jpg" for sensor in (_SENSORS[self.domain], "depth", "ir"))
+                  Domain.WMCA: f"{12 * (instant + 1):04d}", Domain.LIVE: f"{instant:04d}"}[self.domain]
+        ending = "jpg" if self.domain is not Domain.LIVE else "png"
+        return tuple(f"{self.folder}/{sensor}/{number}.{ending}" for sensor in (_SENSORS[self.domain], "depth", "ir"))
 
 
 def person_number(seed: int, domain: Domain, split: Split, index: int) -> int:
@@ -121,20 +129,25 @@ def person_number(seed: int, domain: Domain, split: Split, index: int) -> int:
     return (seed * len(Domain) * len(Split) + place) * MOST_PERSONS + index
 
 
-def plan_list(domain: Domain, split: Split, samples: int, *, seed: int,
-              scenes: Collection[str]) -> tuple[Recording, ...]:
+def head_place(split: Split, person: int) -> int:
+    """Which head of the main family a person has; those of two splits never meet."""
+    heads = _HEADS[split]
+    return heads[keyed("head", person) % len(heads)]
+
+
+def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: Collection[str],
+              physics: bool = True) -> tuple[Recording, ...]:
     """The recordings of one list: bona fide first, as in the public lists, in their ratio of labels.
 
     Every person is recorded live, and is the one depicted in attacks wherever there are as many attacks as persons.
 
     Args:
         domain, split: the list. samples: how many to aim at; at least two bona fide and two attack recordings are made.
-        seed: of the whole benchmark. scenes: that the simulator has.
+        seed: of the whole benchmark. scenes: that the simulator has. physics: False for null attacks.
     """
     specification = DOMAINS[domain]
-    counts = COUNTS[domain, split]
     recordings = max(round(samples / specification.frames), 4)
-    num_live = min(max(round(recordings * counts.live / counts.lines), 2), recordings - 2)
+    num_live = min(max(round(recordings * specification.prior(split)), 2), recordings - 2)
     num_persons = max(num_live // specification.live_sessions, 2)
     num_attacks = recordings - num_live
     if domain is Domain.CASIA_SURF:
@@ -151,18 +164,19 @@ def plan_list(domain: Domain, split: Split, samples: int, *, seed: int,
         used[index, kind] += 1
         session = take if attack < 0 else attack // num_persons
         scene = BONA_FIDE if attack < 0 else shown[kind][(index + take) % len(shown[kind])]
-        planned.append(_recording(specification, split, index, kind, scene, take, session, order, seed))
+        planned.append(_recording(specification, split, index, kind, scene, take, session, order, seed, physics))
     return tuple(planned)
 
 
 def _recording(specification: DomainSpecification, split: Split, index: int, species: str, scene: str, take: int,
-               session: int, order: int, seed: int) -> Recording:
+               session: int, order: int, seed: int, physics: bool) -> Recording:
     domain = specification.domain
     person = person_number(seed, domain, split, index)
     drawn = draw_session(specification, split, person, session, seed)
     subject, folder = _place(domain, split, index, species, take, specification.cameras.index(drawn.camera), person)
     return Recording(key=f"{domain}-{split}-{order:05d}", domain=domain, split=split, scene=scene, species=species,
-                     person=person, subject=subject, order=order, folder=folder, session=drawn,
+                     person=person, subject=subject, order=order, folder=folder, head=head_place(split, person),
+                     session=drawn, physics=physics,
                      noise_seed=keyed("noise", seed, domain, split, person, species, take))
 
 
@@ -194,7 +208,8 @@ def draw_session(specification: DomainSpecification, split: Split, person: int, 
 
     wall_seed, towards = int(room.integers(1 << 31)), room.uniform((-0.7, -0.7, -0.8), (0.7, -0.2, -0.5))
     key_light, ambient = draw(room, specification.key_light), draw(room, specification.ambient_light)
-    infrared, wall_m, yaw = draw(room, specification.room_infrared), draw(room, specification.wall_m), \
+    sun = draw(room, SUNLIGHT) * (room.uniform() < specification.sunlit)
+    infrared, wall_m, yaw = sun + draw(room, specification.room_infrared), draw(room, specification.wall_m), \
         float(room.uniform(-0.12, 0.12))
     brightness = float(rng.uniform(0.9, 1.1))
     distance = draw(rng, specification.distance_m)
@@ -235,6 +250,9 @@ def _place(domain: Domain, split: Split, index: int, species: str, take: int, ca
             kind_and_instrument = instruments[index % len(instruments)]
         attack_type, instrument = kind_and_instrument
         return f"{number:03d}", f"WMCA-Image/R_CDIT/{number:03d}_{take + 1:02d}_000_{attack_type}_{instrument:02d}"
+    if domain is Domain.LIVE:
+        subject = f"{'tvx'[list(Split).index(split)]}{index:05d}"
+        return subject, live_sessions.folder(subject, species, take)
     return f"{number}", f"{keyed('trial', person, species, take) & 0xFFFFFFFF:08x}.npz"
 
 

@@ -15,11 +15,14 @@ from capture.frames import FrameSet, StreamKind
 from capture.rig import Rig
 from capture.simulated.camera import SimulatedCamera
 from capture.simulated.catalogue import make_scene
+from capture.simulated.heads import load_heads
+from capture.simulated.profiles import sensor_profile
 from capture.simulated.scene import FACING, Blinking, Body, Light, Scene, Wall
-from capture.simulated.sensors import SensorNoise, simulated_rig
+from capture.simulated.sensors import simulated_rig
 from detect.faces import Detector
 from mmdg_model.inputs import InputSpecification, crop_levels
 from mmdg_model.scorer import CropPlanes
+from mmdg_model.training.samples import Domain
 from pipeline.bundle import unpack
 from pipeline.camera_stage import CameraStep
 from pipeline.messages import Observation
@@ -61,7 +64,7 @@ class Instant:
 
 def camera_rig(camera: CameraSpecification) -> Rig:
     """The true rig of one simulated camera, 640 x 480."""
-    rig = simulated_rig(serial=camera.serial, distorted=camera.distorted)
+    rig = simulated_rig(serial=camera.serial, distorted=camera.distorted, profile=sensor_profile(camera.profile))
     focal = {StreamKind.COLOUR: camera.colour_focal_px, StreamKind.DEPTH: camera.infrared_focal_px,
              StreamKind.INFRARED: camera.infrared_focal_px}
     # Specimens differ in where the axis meets the sensor, too.
@@ -76,7 +79,11 @@ def presented_scene(recording: Recording) -> Scene:
     """The recording's scene: who and what from the person, everything else from the session."""
     session = recording.session
     person = keyed("person", recording.person)
-    scene = make_scene(recording.scene, seed=person & 0x7FFFFFFF, identity=person >> 16, distance_m=session.distance_m)
+    scene = make_scene(recording.scene, seed=person & 0x7FFFFFFF,
+                       identity=load_heads().family()[recording.head], distance_m=session.distance_m,
+                       physics=recording.physics, session_seed=session.movement_seed,
+                       instrument_seed=keyed("instrument", recording.noise_seed) & 0x7FFFFFFF,
+                       liveliness=session.liveliness)
 
     # Whatever bears it, the middle of the face dwells where the session says: a sheet's origin is its own middle, a
     # head's lies between its eyes, and the difference would tell them apart by where the box is.
@@ -88,9 +95,7 @@ def presented_scene(recording: Recording) -> Scene:
 
     def body(each: Body) -> Body:
         x, y, z = (float(value) for value in np.array(each.motion.centre_m) + shift)
-        yaw, pitch, roll = each.motion.attitude_rad
-        motion = replace(each.motion, seed=session.movement_seed, centre_m=(x, y, z),
-                         attitude_rad=(yaw * session.liveliness, pitch * session.liveliness, roll))
+        motion = replace(each.motion, seed=session.movement_seed, centre_m=(x, y, z))
         expression = Blinking(session.movement_seed) if isinstance(each.expression, Blinking) else each.expression
         return replace(each, motion=motion, expression=expression)
 
@@ -106,11 +111,12 @@ def presented_scene(recording: Recording) -> Scene:
 def recording_camera(recording: Recording, *, frames: int) -> SimulatedCamera:
     """The simulated camera of one recording, in lock-step, with as many instants as the recording may take."""
     camera, session = recording.session.camera, recording.session
-    noise = SensorNoise(disparity_px=camera.disparity_px, full_well=camera.full_well, read_codes=camera.read_codes,
-                        blur_px=camera.blur_px)
+    profile = sensor_profile(camera.profile)
+    noise = replace(profile.noise, disparity_px=profile.noise.disparity_px * camera.disparity_share,
+                    full_well=camera.full_well, read_codes=camera.read_codes, blur_px=camera.blur_px)
     return SimulatedCamera(presented_scene(recording), seed=recording.noise_seed, pace=Pace.LOCKSTEP,
-                           frame_rate=1 / session.frame_gap_s, frames=frames + EXTRA_INSTANTS, noise=noise,
-                           rig=camera_rig(camera))
+                           frame_rate=1 / session.frame_gap_s, frames=frames + EXTRA_INSTANTS,
+                           profile=profile, noise=noise, rig=camera_rig(camera))
 
 
 def white_balanced(frame_set: FrameSet, gains: tuple[float, float, float]) -> FrameSet:
@@ -125,10 +131,10 @@ def record(recording: Recording, detector: Detector, inputs: InputSpecification)
 
     Args:
         recording: planned. detector: the live one. inputs: how pixels become levels; `image_size` is the side of the
-            crops of S, C and W.
+            crops of S, C, W and L.
     """
     specification = DOMAINS[recording.domain]
-    wide = specification.jpeg_quality is None
+    wide = specification.domain is Domain.PADISI
     size = CHANNEL_FILE_SHAPE[0] if wide else inputs.image_size
     settings = CropSettings(size=size, face_scale=specification.face_scale)
     found = 0

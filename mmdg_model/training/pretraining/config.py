@@ -17,7 +17,7 @@ import msgspec
 from mmdg_model.config import ConfigError
 from mmdg_model.training.methods.contract import OptimiserConfig
 from mmdg_model.training.run_config import ModelChoice
-from mmdg_model.training.samples import Domain
+from mmdg_model.training.samples import PUBLIC_DOMAINS, Domain
 from mmdg_model.weights.backbone import BACKBONE_FIELDS, BackboneConfig
 
 _Part = TypeVar("_Part", "PretrainingConfig", "ObjectiveConfig", OptimiserConfig)
@@ -129,7 +129,7 @@ class PretrainingConfig:
     augmentation: CropAugmentationConfig = field(default_factory=CropAugmentationConfig)
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(
         name="adamw", learning_rate=1e-3, weight_decay=0.05, warmup_updates=50, final_rate_share=0.0))
-    domains: tuple[str, ...] = tuple(str(domain) for domain in Domain)
+    domains: tuple[str, ...] = tuple(str(domain) for domain in PUBLIC_DOMAINS)
     epochs: int = 40
     batch_size: int = 32
     seed: int = 0

@@ -99,9 +99,9 @@ class Collection:
 
     @property
     def protocols(self) -> list[str]:
-        """Of all runs, each once, in the paper's order."""
+        """Of all runs, each once, in the paper's order; then those that are not the paper's."""
         met = {protocol for row in self.rows for protocol, _ in row.runs}
-        return [name for name in SUB_PROTOCOLS if name in met]
+        return [*(name for name in SUB_PROTOCOLS if name in met), *sorted(met - set(SUB_PROTOCOLS))]
 
 
 def collect(paths: Sequence[Path]) -> Collection:

@@ -16,7 +16,7 @@ from mmdg_model.training.protocols import (
     sub_protocol,
     withhold,
 )
-from mmdg_model.training.samples import Domain, Split
+from mmdg_model.training.samples import PUBLIC_DOMAINS, Domain, Split
 from tests.mmdg_model.training.trees import PUBLIC_LISTS, WITHOUT_PUBLIC_LISTS, write_full_lists
 
 #: name: live and spoof that train, lines that train, lines that test
@@ -58,7 +58,7 @@ def test_totals_of_the_public_lists():
 
 @pytest.mark.parametrize("each", SUB_PROTOCOLS.values(), ids=lambda each: each.name)
 def test_targets_touch_neither_training_nor_choices(written, each):
-    assert {*each.sources, *each.targets} == set(Domain)
+    assert {*each.sources, *each.targets} == set(PUBLIC_DOMAINS)
     seen = each.training_samples(written) + each.selection_samples(written)
     assert {(sample.domain, sample.split) for sample in seen} == {
         (domain, split) for domain in each.sources for split in (Split.TRAIN, Split.VALIDATION)}
@@ -106,3 +106,17 @@ def test_withheld_inputs_are_absent_and_the_others_untouched(crop, scenario, lef
     assert np.array_equal(first.planes, second.planes)
     assert np.array_equal(first.planes[:, left], whole.planes[:, left])
     assert withhold(crop, scenario).modalities == tuple(m for m, is_left in zip(Modality, left, strict=True) if is_left)
+
+
+@pytest.mark.parametrize(("name", "sources", "targets"), [
+    ("W_W", "W", "W"), ("CPSW_L", "CPSW", "L"), ("CLPSW_L", "CLPSW", "L")])
+def test_trainings_that_are_not_the_papers(name, sources, targets):
+    found = sub_protocol(name)
+    assert (found.number, found.name) == (0, name)
+    assert (found.sources, found.targets) == (tuple(map(Domain, sources)), tuple(map(Domain, targets)))
+
+
+@pytest.mark.parametrize("name", ["", "W", "_W", "W_", "WW_S", "X_W", "C_P_S", "cps_w", "SWC_P", "LCPSW_L"])
+def test_what_names_no_training(name):
+    with pytest.raises(ProtocolError, match=r"CPS_W.*SOURCES_TARGETS"):
+        sub_protocol(name)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmdg_model.inputs import InputSpecification
-from mmdg_model.training.samples import Domain, ListCounts, ManifestError, Split
+from mmdg_model.training.samples import PUBLIC_DOMAINS, Domain, ListCounts, ManifestError, Split
 from mmdg_model.training.simulated_tree import MARK, is_simulated, read_simulated_tree
 from mmdg_model.training.verification import verify
 from tests.mmdg_model.training.trees import small_tree
@@ -51,7 +51,7 @@ def test_an_unreadable_mark_is_an_error_and_still_a_mark(tmp_path, content):
 def test_verification_expects_what_the_mark_states(tmp_path):
     lists = small_tree(tmp_path)
     counts = {f"{domain}-{split}": {"lines": 5, "live": 2, "spoof": 3, "duplicates": 0}
-              for domain in Domain for split in Split}
+              for domain in PUBLIC_DOMAINS for split in Split}
     assert verify(tmp_path, write(tmp_path, mark(counts=counts)) / "lists").passed
     assert json.loads(json.dumps(verify(tmp_path, lists).to_dict()))["simulated"] is True
     del counts["W-val"]  # a list that the tree does not state is not as it should be

@@ -11,7 +11,7 @@ from mmdg_model.inputs import InputSpecification
 from mmdg_model.training.casia_surf import SPECIES as SURF_ATTACKS
 from mmdg_model.training.manifests import COUNTS, list_path
 from mmdg_model.training.run_config import AugmentationConfig, MachineConfig, ModelChoice, RecipeConfig, RunConfig
-from mmdg_model.training.samples import Domain, Split
+from mmdg_model.training.samples import PUBLIC_DOMAINS, Domain, Split
 from mmdg_model.training.simulated_tree import MARK
 
 SENSORS = {Domain.CASIA_SURF: ("color", "depth", "ir"), Domain.CEFA: ("profile", "depth", "ir"),
@@ -103,7 +103,7 @@ def channels(levels, dtype=np.float32):
 def small_tree(root):
     """One list of each split of S, C, W and P with two live and three spoof lines, and all the files they name."""
     lists = root / "lists"
-    for domain in Domain:
+    for domain in PUBLIC_DOMAINS:
         for split in Split:
             lines = lines_of(domain, split, 2, 3)
             write_list(lists, domain, split, lines)

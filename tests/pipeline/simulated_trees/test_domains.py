@@ -3,6 +3,7 @@
 import pytest
 
 from capture.simulated.catalogue import SCENES
+from capture.simulated.species import SPECIES
 from mmdg_model.training import casia_surf, cefa, padisi, wmca
 from mmdg_model.training.manifests import COUNTS
 from mmdg_model.training.samples import Domain, Split
@@ -10,20 +11,23 @@ from pipeline.simulated_trees.domains import DOMAINS, SIZES, SimulationError, fi
 
 KNOWN_SPECIES = {Domain.CASIA_SURF: set(casia_surf.SPECIES.values()), Domain.WMCA: set(wmca.SPECIES.values()),
                  Domain.CEFA: set(cefa.INSTRUMENTS.values()) | set(cefa.MASKS.values()),
-                 Domain.PADISI: set(padisi.SPECIES.values())}
+                 Domain.PADISI: set(padisi.SPECIES.values()), Domain.LIVE: set(SPECIES)}
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "medium", "3000"])
 def test_a_size_is_met(size):
     wanted = SIZES.get(size) or int(size)
     sizes = list_sizes(size)
-    assert abs(sum(sizes.values()) - wanted) <= len(sizes)
-    assert set(sizes) == set(COUNTS)
-    assert all(0 < sizes[key] <= COUNTS[key].lines for key in sizes)
+    public = {key: sizes[key] for key in COUNTS}
+    assert abs(sum(public.values()) - wanted) <= len(public)
+    assert set(sizes) - set(public) == {(Domain.LIVE, split) for split in Split}
+    assert all(sizes.values())
+    assert all(sizes[key] <= COUNTS[key].lines for key in COUNTS)
 
 
 def test_large_is_as_large_as_the_public_lists():
-    assert list_sizes("large") == {key: counts.lines for key, counts in COUNTS.items()}
+    large = list_sizes("large")
+    assert {key: large[key] for key in COUNTS} == {key: counts.lines for key, counts in COUNTS.items()}
     assert list_sizes("999999") == list_sizes("large")
 
 
@@ -42,6 +46,10 @@ def test_a_domain_has_two_cameras_and_species_of_its_data_set(domain):
         rendered = rendered_species(specification, split, SCENES)
         assert rendered
         assert {scene for scenes in rendered.values() for scene in scenes} <= set(SCENES) - {"bona_fide", "nobody"}
+
+
+def test_live_sessions_show_every_species():
+    assert {each.species for each in DOMAINS[Domain.LIVE].species} == set(SPECIES)
 
 
 def test_masks_of_cefa_are_in_its_test_list_only():

@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 
 from capture.simulated.catalogue import SCENES
-from mmdg_model.training import casia_surf, cefa, wmca
-from mmdg_model.training.manifests import COUNTS
+from capture.simulated.heads import load_heads
+from mmdg_model.training import casia_surf, cefa, live_sessions, wmca
 from mmdg_model.training.samples import BONA_FIDE, Domain, Split
 from pipeline.simulated_benchmark import plan_benchmark
 from pipeline.simulated_trees.domains import DOMAINS, SimulationError, list_sizes
 from pipeline.simulated_trees.plan import draw_session, person_number, plan_list
 
 PRESENTATION = {Domain.CASIA_SURF: casia_surf.presentation, Domain.CEFA: cefa.presentation,
-                Domain.WMCA: wmca.presentation}
+                Domain.WMCA: wmca.presentation, Domain.LIVE: live_sessions.presentation}
 
 
 @pytest.fixture(scope="module", params=["tiny", "small", "large"])
 def plan(request):
-    return plan_benchmark(request.param, scenes=SCENES).recordings
+    return plan_benchmark(request.param, scenes=SCENES, domains=tuple(Domain)).recordings
 
 
 @pytest.fixture(scope="module")
 def small():
-    return plan_benchmark("small", scenes=SCENES).recordings
+    return plan_benchmark("small", scenes=SCENES, domains=tuple(Domain)).recordings
 
 
 def persons(recordings, *, bona_fide):
@@ -61,10 +61,10 @@ def test_no_file_of_two_lists_agrees(plan):
     assert len(names) == len(set(names))
 
 
-def test_labels_are_in_the_public_ratio(small):
+def test_labels_are_in_the_stated_ratio(small):
     for key, recordings in small.items():
         share = sum(each.bona_fide for each in recordings) / len(recordings)
-        assert share == pytest.approx(COUNTS[key].live / COUNTS[key].lines, abs=1 / len(recordings) + 0.01)
+        assert share == pytest.approx(DOMAINS[key[0]].prior(key[1]), abs=1 / len(recordings) + 0.01)
         assert len(recordings) * DOMAINS[key[0]].frames == pytest.approx(list_sizes("small")[key], abs=2)
 
 
@@ -154,3 +154,17 @@ def test_file_names_do_not_depend_on_the_label(small):
         assert [name.rpartition("/")[2] for name in each.names(2)] == ["0036.jpg"] * 3
         same = replace(each, species=BONA_FIDE, folder="elsewhere")
         assert [name.rpartition("/")[2] for name in same.names(1)] == ["0024.jpg"] * 3
+
+
+def test_no_head_is_in_two_splits(plan):
+    heads = {split: {each.head for (_, of), recordings in plan.items() if of is split for each in recordings}
+             for split in Split}
+    assert sum(map(len, heads.values())) == len(set.union(*heads.values()))
+    assert all(0 <= head < len(load_heads().family()) for head in set.union(*heads.values()))
+
+
+def test_a_null_tree_is_planned_alike():
+    real, null = (plan_benchmark("tiny", scenes=SCENES, physics=physics) for physics in (True, False))
+    assert real.specification_sha256 != null.specification_sha256
+    assert {key: tuple(replace(each, physics=False) for each in recordings)
+            for key, recordings in real.recordings.items()} == null.recordings
