@@ -47,7 +47,7 @@ Factory = Annotated[str, typer.Option("--camera", help="module:function that mak
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="processes; one a core by default")]
 CropSize = Annotated[int, typer.Option("--crop-size", help="side of the crops in pixels, as the network takes them")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON line")]
-Model = Annotated[Path, typer.Option("--model", help="checkpoint")]
+Model = Annotated[Path | None, typer.Option("--model", help="checkpoint; the shipped weights by default")]
 
 
 def add_to(simulate: typer.Typer) -> None:
@@ -104,7 +104,7 @@ def films_command(out: Out, scenes: Scenes = "main", split: SplitName = "test", 
 
 def calibrate_command(
     films: Annotated[Path, typer.Argument(metavar="FILMS", help="validation sessions of mmdg simulate films")],
-    model: Model,
+    model: Model = None,
     out: Annotated[Path, typer.Option("--out", help="file to write")] = Path("operating_point.json"),
     policy: Annotated[Path | None, typer.Option("--policy", help="YAML of a policy; the simulated one by "
                                                                  "default")] = None,
@@ -124,6 +124,7 @@ def calibrate_command(
 
     console, jobs = Console(stderr=True), jobs or os.cpu_count() or 1
     with _failing(console):
+        model = _model(model)
         facts = model_facts(model)
         records = [load_record(film_path(films, truth.key)) for truth in read_index(films)]
         with _bar(console, "scores") as show:
@@ -144,7 +145,7 @@ def calibrate_command(
 
 def evaluate_command(
     films: Annotated[Path, typer.Argument(metavar="FILMS", help="sessions of mmdg simulate films")],
-    model: Model,
+    model: Model = None,
     operating_point: Annotated[Path | None, typer.Option(help="file of mmdg simulate calibrate; the checkpoint's own "
                                                               "by default")] = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="YAML of a policy; the simulated one by "
@@ -171,6 +172,7 @@ def evaluate_command(
 
     console, jobs = Console(stderr=True), jobs or os.cpu_count() or 1
     with _failing(console):
+        model = _model(model)
         facts = model_facts(model)
         point = read_operating_point(operating_point) if operating_point is not None else facts.operating_point
         info = ModelInfo(model_hash=facts.info.model_hash, purpose=facts.info.purpose, operating_point=point)
@@ -200,11 +202,12 @@ def evaluate_command(
 
 
 def sweep_command(
-    out: Out, model: Model,
+    out: Out,
     parameter: Annotated[str, typer.Option(help="distance_m, yaw_deg, pitch_deg, light, room_infrared, noise, missing "
                                                 "or profile")],
     values: Annotated[str | None, typer.Option(help="separated by commas; a usual range by default")] = None,
-    scenes: Scenes = "main", count: Count = 20, seed: Seed = 1, frames: Frames = 8, rate: Rate = 10.0,
+    model: Model = None, scenes: Scenes = "main", count: Count = 20, seed: Seed = 1, frames: Frames = 8,
+    rate: Rate = 10.0,
     operating_point: Annotated[Path | None, typer.Option(help="file of mmdg simulate calibrate; the checkpoint's own "
                                                               "by default")] = None,
     jobs: Jobs = None,
@@ -225,6 +228,7 @@ def sweep_command(
     if parameter not in SWEEPS:
         raise typer.BadParameter(f"{parameter!r}, expected one of {', '.join(SWEEPS)}", param_hint="--parameter")
     with _failing(console):
+        model = _model(model)
         facts = model_facts(model)
         if operating_point is not None:
             facts = replace(facts, info=replace(facts.info, operating_point=read_operating_point(operating_point)))
@@ -250,26 +254,18 @@ def _failing(console: Console) -> Iterator[None]:
     from capture.recording import RecordingError
     from detect.faces import DetectorError
     from mmdg_model.operating_point import OperatingPointError
-    from mmdg_model.scorer import KnownAnswerError, ScoringError
+    from mmdg_model.scorer import ScoringError
+    from mmdg_model.shipped_weights import ShippedWeightsError
     from pipeline.policy import PolicyError
     from pipeline.simulated_sessions.film import FilmError
     from pipeline.simulated_trees.domains import SimulationError
 
     try:
         yield
-    except (CalibrationError, CameraError, RecordingError, DetectorError, OperatingPointError, KnownAnswerError,
-            ScoringError, PolicyError, FilmError, SimulationError, OSError) as error:
-        _exit(console, error)
-    except RuntimeError as error:
-        # Errors of checkpoints and backends, whose modules need torch and are not loaded for this.
-        if type(error).__name__ not in ("CheckpointError", "BackendError", "ExportedModelError"):
-            raise
-        _exit(console, error)
-
-
-def _exit(console: Console, error: Exception) -> None:
-    console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(1) from error
+    except (CalibrationError, CameraError, RecordingError, DetectorError, OperatingPointError, ScoringError,
+            ShippedWeightsError, PolicyError, FilmError, SimulationError, OSError) as error:
+        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
 
 
 @contextmanager
@@ -327,6 +323,23 @@ def _split(name: str) -> Split:
     if name not in (Split.VALIDATION, Split.TEST):
         raise typer.BadParameter(f"{name!r}, expected {Split.VALIDATION} or {Split.TEST}", param_hint="--split")
     return Split(name)
+
+
+def _model(named: Path | None) -> Path:
+    """The named checkpoint, or the shipped weights.
+
+    Raises:
+        SimulationError: none is named and none ships.
+    """
+    from mmdg_model.shipped_weights import shipped_checkpoint
+    from pipeline.simulated_trees.domains import SimulationError
+
+    if named is not None:
+        return named
+    shipped = shipped_checkpoint()
+    if shipped is None:
+        raise SimulationError("no weights ship with this program; name a checkpoint with --model")
+    return shipped[0]
 
 
 def _policy(path: Path | None, facts: ModelFacts) -> Policy:

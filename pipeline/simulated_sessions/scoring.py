@@ -92,11 +92,22 @@ class ModelFacts:
 
 
 def model_facts(model: Path) -> ModelFacts:
-    """Loads and tests the checkpoint once, here, so that it is refused before any process starts."""
+    """Loads and tests the checkpoint once, here, so that it is refused before any process starts.
+
+    Raises:
+        SimulationError: there is none, or it cannot be used.
+    """
+    from mmdg_model.backends import BackendError
+    from mmdg_model.backends.exported_model import ExportedModelError
+    from mmdg_model.checkpoint import CheckpointError
+    from mmdg_model.scorer import KnownAnswerError
     from mmdg_model.stored_inputs import stored_image_size
     from pipeline.inference_stage import InferenceSettings, load_scorer
 
-    scorer = load_scorer(InferenceSettings(model=model, threads=1))
+    try:
+        scorer = load_scorer(InferenceSettings(model=model, threads=1))
+    except (BackendError, CheckpointError, ExportedModelError, KnownAnswerError) as error:
+        raise SimulationError(str(error)) from error
     return ModelFacts(ModelInfo(model_hash=scorer.model_hash, purpose=scorer.purpose,
                                 operating_point=scorer.operating_point), stored_image_size(model))
 

@@ -16,7 +16,7 @@ from pipeline.commands import app
 from pipeline.simulated_sessions import scoring
 from pipeline.simulated_sessions.scoring import COLUMNS, read_score_table
 
-SESSIONS = ("--scenes", "bona_fide,flat_print", "--count", 2, "--frames", 5, "--distance", "0.5", "--jobs", 1)
+SESSIONS = ("--scenes", "bona_fide,flat_print", "--distance", "0.5", "--jobs", 1)
 
 
 def mmdg(*arguments):
@@ -34,11 +34,12 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     root = tmp_path_factory.mktemp("films")
-    for split in ("val", "test"):
-        answer = mmdg("simulate", "films", root / split, "--split", split, *SESSIONS)
+    for split, count, frames in (("val", 1, 6), ("test", 2, 3)):
+        answer = mmdg("simulate", "films", root / split, "--split", split, "--count", count, "--frames", frames,
+                      *SESSIONS)
         assert answer.exit_code == 0, answer.output
-        assert "simulated sessions: 4 films, about 1 MB" in answer.stderr
-        assert "no single face found: bona_fide 0 of 10 frames" in answer.stdout
+        assert f"simulated sessions: {2 * count} films, about 1 MB" in answer.stderr
+        assert "no single face found: bona_fide 0 of 6 frames" in answer.stdout
     return root
 
 
@@ -58,8 +59,8 @@ def test_calibration_writes_a_point_or_says_that_these_scores_rank_nobody(films,
         assert "do not rank live faces above attacks" in answer.stderr
         return
     assert answer.exit_code == 0, answer.output
-    assert read_operating_point(out).sessions == 4
-    assert "4 simulated validation sessions" in answer.stdout
+    assert read_operating_point(out).sessions == 2
+    assert "2 simulated validation sessions" in answer.stdout
 
 
 def test_test_sessions_never_calibrate(films, model, tmp_path):
@@ -85,7 +86,7 @@ def test_each_evaluation_opens_the_test_set_and_scores_only_once(films, model, p
     assert report["checkpoint"] == load_checkpoint(model).hash
     assert len((films / "test" / "openings.jsonl").read_text().splitlines()) == 2
     table = next((films / "test" / "scores").glob("*.csv"))
-    assert {len(scores) for scores in read_score_table(table).values()} == {5}
+    assert {len(scores) for scores in read_score_table(table).values()} == {3}
 
 
 def test_a_checkpoint_that_may_not_decide_is_refused(films, tmp_path):
@@ -143,3 +144,9 @@ def test_impossible_requests_are_refused(tmp_path, command, arguments, code, say
     assert answer.exit_code == code, answer.output
     assert says in answer.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_not_there_is_named(films, tmp_path):
+    answer = mmdg("simulate", "evaluate", films / "val", "--model", tmp_path / "none.safetensors", "--jobs", 1)
+    assert answer.exit_code == 1
+    assert "none.safetensors: cannot be read" in answer.stderr
