@@ -18,6 +18,8 @@ from capture.simulated.wall import wall_depth
 
 #: A jump in depth between neighbours beyond which a pixel's edge is smoothed, as a share of depth.
 EDGE_JUMP = 0.012
+#: Depth along one view's axis differs from that along another's by no more than this: both look the same way.
+_BETWEEN_VIEWS_M = 0.02
 #: The colour sensor's own pixels are this much finer than the 640 x 480 image made of them (1440 columns of a D435's
 #: 1920 x 1080 imager); lens and pixel aperture at that scale decide how much of a display's raster gets through.
 NATIVE_SAMPLING = 2.25
@@ -81,6 +83,7 @@ class Stage:
     _walls: dict[View, Float32] = field(default_factory=dict)
     _textures: dict[tuple[int, int], Float32] = field(default_factory=dict)
     _densities: dict[tuple[int, str], float] = field(default_factory=dict)
+    _placed: dict[int, tuple[BodyState, NDArray[np.float64]]] = field(default_factory=dict)
 
     def states(self, time_s: float) -> list[BodyState]:
         return [BodyState(body.motion.pose(time_s), body.mesh_at(time_s)) for body in self.scene.bodies]
@@ -105,6 +108,14 @@ class Stage:
     def mesh(self, body: int, state: BodyState) -> Mesh:
         return self.scene.bodies[body].meshes[state.expression]
 
+    def _corners(self, body: int, state: BodyState) -> NDArray[np.float64]:
+        """Vertices (V, 3) of a body in the world; the last instant's are kept."""
+        kept = self._placed.get(body)
+        if kept is None or kept[0] is not state:
+            kept = state, state.pose.to_world(self.mesh(body, state).vertices)
+            self._placed[body] = kept
+        return kept[1]
+
     def cast(self, group: tuple[int, ...], states: list[BodyState], origin: NDArray[np.float64],
              directions: Float32) -> Hits:
         """First hits on one group of rays from a world point along world directions (N, 3); `Hits.mesh` counts within
@@ -126,7 +137,7 @@ class Stage:
         def candidates(group: tuple[int, ...]) -> NDArray[np.intp]:
             mask = np.zeros(depth.shape, np.uint8)
             for number in group:
-                view.mark(mask, states[number].pose.to_world(self.mesh(number, states[number]).vertices))
+                view.mark(mask, self._corners(number, states[number]))
             if window is not None:
                 inside = mask[window].copy()
                 mask[:] = 0
@@ -144,8 +155,12 @@ class Stage:
         (N,) holds what is behind everything and receives what is in front."""
         owner = np.full(len(depth), -1, np.int8)
         found, see_through = [], []
-        for group in (*self.groups, *self.veil_groups):
+        # From front to back: what is nearer than a group's nearest corner need not be asked about that group.
+        nearest = {group: min(float(self._corners(number, states[number])[:, 2].min()) for number in group)
+                   for group in (*self.groups, *self.veil_groups)}
+        for group in (*sorted(self.groups, key=lambda group: nearest[group]), *self.veil_groups):
             own = chosen[group]
+            own = own[depth[own] > np.float32(nearest[group] - _BETWEEN_VIEWS_M)]
             hits = self.cast(group, states, rays.origin, rays.directions[own])
             pixel, body = own[hits.ray], np.array(group, np.int8)[hits.mesh]
             nearer = hits.distance < depth[pixel]
@@ -217,8 +232,10 @@ class Stage:
         """
         body, rotation = self.scene.bodies[layer.body], layer.state.pose.rotation
         material, light = body.material, self.scene.light
-        rows = self.mesh(layer.body, layer.state).shading_attributes[layer.triangle]
-        values = rows[:, :5] + layer.u[:, None] * rows[:, 5:10] + layer.v[:, None] * rows[:, 10:]
+        rows = self.mesh(layer.body, layer.state).shading_attributes.take(layer.triangle, axis=0)
+        values = rows[:, :5]
+        values += layer.u[:, None] * rows[:, 5:10]
+        values += layer.v[:, None] * rows[:, 10:]
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
         texture = self._albedo(layer, values[:, 3:], focal_px)

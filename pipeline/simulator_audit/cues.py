@@ -84,6 +84,11 @@ def check_modalities(frames: Frames, findings: Findings, *, steps: int = 300) ->
         findings.add(number_line(
             MODALITY, f"{name} alone: worst species' APCER at BPCER {BOUNDS.bpcer:.0%}", f"species {worst}", value,
             f"≥ {BOUNDS.apcer:.2f}", value is not None and value >= BOUNDS.apcer, units=f"{sizes[worst]} recordings"))
+    lag_1, pairs = lagged_correlation(frames, scores["all three"])
+    findings.add(Line(check=MODALITY, what="correlation of the network's scores between successive frames, beyond "
+                      "what domain and scene explain", scope="all recordings", value=lag_1, bound="",
+                      status=Status.REPORTED, units=f"{pairs} pairs of frames",
+                      note="a decision over several frames gains less the nearer this is to 1"))
     for name in MODALITIES:
         others = [other for other in MODALITIES if other != name]
         only = [each for each in species if (own := areas[name][each]) and own.value >= BOUNDS.informative
@@ -129,6 +134,19 @@ def check_unseen_domains(frames: Frames, findings: Findings, *, steps: int = 300
             f"species {worst[1]}, domain {worst[2]}", value, f"≤ {BOUNDS.misleading:.2f}",
             value is not None and value <= BOUNDS.misleading))
     findings.tables["Each modality trained on the other domains: area in the unseen one"] = rows
+
+
+def lagged_correlation(frames: Frames, score: Scores) -> tuple[float | None, int]:
+    """Correlation of a frame's score with the next one's of its recording, each less the mean of its domain and scene;
+    None where fewer than three pairs exist. Also the number of pairs."""
+    _, kind = np.unique(np.char.add(frames.domain, frames.scene), return_inverse=True)
+    rest = score - (np.bincount(kind, weights=score) / np.bincount(kind))[kind]
+    order = np.lexsort((frames.index, frames.recording))
+    follows = frames.recording[order][1:] == frames.recording[order][:-1]
+    one, other = rest[order][:-1][follows], rest[order][1:][follows]
+    if len(one) < 3 or one.std() == 0 or other.std() == 0:
+        return None, len(one)
+    return float(np.corrcoef(one, other)[0, 1]), len(one)
 
 
 def _accepted(frames: Frames, score: Scores) -> dict[str, float]:
