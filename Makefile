@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small audit-simulator train-default evaluate-default ship-default clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small audit-simulator train-default evaluate-default ship-default generalisation clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -127,6 +127,19 @@ evaluate-default: set-up  ## the default weights on simulated sessions: calibrat
 	  model='$(DEFAULT_SESSIONS)/calibrated/$(WEIGHTS_FILE)'; \
 	fi; \
 	$(RUN)/mmdg simulate evaluate '$(DEFAULT_SESSIONS)/test' --model "$$model" --out '$(DEFAULT_SESSIONS)'
+
+# GENERAL_DATA, GENERAL_SIZE, GENERAL_RUNS and GENERAL_REPORT name other folders and sizes; BENCHMARK_ARGUMENTS such as
+# --time-limit 9m --jobs 20 --accelerator cuda, or --parts domains_mmdg,domains_plain.
+GENERAL_DATA ?= out/generalisation_data
+GENERAL_SIZE ?= medium
+GENERAL_RUNS ?= out/generalisation
+GENERAL_REPORT ?= out/generalisation_report
+generalisation: set-up  ## simulated data: data sets, families of attacks and modalities left out; resumable (a day on two cores)
+	[ -f '$(GENERAL_DATA)/lists/L-test.txt' ] || \
+	  $(RUN)/mmdg simulate benchmark '$(GENERAL_DATA)' --size '$(GENERAL_SIZE)' --domains CPSWL
+	$(RUN)/mmdg benchmark --recipe generalisation --data '$(GENERAL_DATA)' \
+	  --metadata '$(GENERAL_DATA)/lists/P-metadata.csv' --cache-mib 512 --out '$(GENERAL_RUNS)' $(BENCHMARK_ARGUMENTS)
+	$(RUN)/mmdg report '$(GENERAL_RUNS)' --generalisation --out '$(GENERAL_REPORT)'
 
 lock-sizes:  ## what a new machine downloads, from the index's own file sizes (needs uv)
 	@PATH="$$PATH:$(abspath $(RUN))" $$(PYTHON='$(PYTHON)' sh scripts/preflight.sh) scripts/lock.py --sizes
