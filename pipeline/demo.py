@@ -22,10 +22,10 @@ from pipeline.telemetry import StageLatencies
 #: Each scene with its true verdict.
 EXPECTED = {"bona_fide": "bona_fide", "print": "attack", "screen": "attack", "mask": "attack"}
 SCENES = tuple(EXPECTED)
-#: As for any simulated camera, but for a deadline that a simulation beside the network on two slow cores can keep.
-POLICY = msgspec.structs.replace(SIMULATED_POLICY, name="demo", deadline_ms=10_000)
+#: As for any simulated camera.
+POLICY = msgspec.structs.replace(SIMULATED_POLICY, name="demo")
 #: A scene that has said nothing for this long is reported as failed.
-SCENE_WITHIN_S = 120.0
+SCENE_WITHIN_S = 240.0
 #: The frame of each scene that the contact sheet shows.
 SHOWN_FRAME = 12
 
@@ -75,7 +75,10 @@ def run_scene(scene: str, seed: int, model: Path | None) -> SceneOutcome:
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder) / "demo.yaml"
         configuration.write_text(yaml.safe_dump({
-            "cameras": [{"spec": f"simulated:{scene}", "seed": seed}], "policy": msgspec.to_builtins(POLICY)}))
+            # Lock-step: each frame is scored once, and time is the camera's, so that a verdict does not depend on what
+            # else this machine is busy with.
+            "cameras": [{"spec": f"simulated:{scene}", "seed": seed, "pace": "lockstep"}],
+            "policy": msgspec.to_builtins(POLICY)}))
         command = [sys.executable, "-m", "pipeline.commands.live", "--config", str(configuration), "--once", "--json",
                    *(["--model", str(model)] if model else [])]
         try:
@@ -161,7 +164,7 @@ def draw_contact_sheet(outcomes: Sequence[SceneOutcome], path: Path) -> None:
         chart.plot([t / 1e3 for t, _ in outcome.scores], [logit for _, logit in outcome.scores], marker=".",
                    color="tab:green" if outcome.expected == "bona_fide" else "tab:red")
         chart.set(xlim=(0, longest_s * 1.02), ylim=(min(logits) - margin, max(logits) + margin),
-                  xlabel="seconds since the first score",
+                  xlabel="seconds of the camera since the first score",
                   ylabel="logit" if outcome.may_decide else "logit (untrained)")
         verdict = "no decision" if outcome.decision is None else \
             f"{outcome.decision['verdict']} [simulated] ({outcome.decision['reason']})"

@@ -113,7 +113,11 @@ class Poser:
                 rows, columns = body.texture.shape[:2]
                 self._corners[number, name] = split_corners(mesh, (rows, columns))
             corners = self._corners[number, name]
-            normals = mesh.normals @ pose.rotation.T.astype(np.float32)
+            outward = mesh.vertices - mesh.vertices.mean(axis=0)
+            # The tip of a rod, whose triangles have no area, has no normal of its own.
+            lost = np.square(mesh.normals).sum(axis=1, keepdims=True) < 0.5
+            away = outward / np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-9)
+            normals = np.where(lost, away, mesh.normals).astype(np.float32) @ pose.rotation.T.astype(np.float32)
             found.append(Surface(body=number, vertices=pose.to_world(mesh.vertices)[corners.vertex].astype(np.float32),
                                  normals=np.ascontiguousarray(normals[corners.vertex]), uv=corners.uv,
                                  triangles=corners.triangles))

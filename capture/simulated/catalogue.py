@@ -85,9 +85,9 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
 
 
 def draw_misses(seed: int) -> float:
-    """How much depth is missing on any surface: next to nothing in three sessions of four, up to a third in one."""
+    """How much depth is missing on any surface: nothing in three sessions of four, up to a third in one."""
     rng = np.random.default_rng([seed, 37])
-    return float(rng.uniform(0.05, 0.35) if rng.uniform() < 0.25 else rng.uniform(0.0, 0.02))
+    return float(rng.uniform(0.05, 0.35) if rng.uniform() < 0.25 else 0.0)
 
 
 def draw_light(seed: int) -> Light:

@@ -232,7 +232,7 @@ class Sensors:
         for layer, blind in zip((*visible.layers, *visible.veils), blinds, strict=True):
             body = self.stage.scene.bodies[layer.body]
             failing_share = min(body.material.hole_fraction * self.profile.surface_holes + self._misses, 0.95)
-            if failing_share > 0.005:
+            if failing_share >= 0.02:
                 mesh = self.stage.mesh(layer.body, layer.state)
                 places = mesh.points(layer.triangle, layer.u, layer.v)[:, :2] / 0.006 % 63
                 failing = np.quantile(self._blotches, failing_share) + rng.normal(0, 0.1)

@@ -191,7 +191,7 @@ def recipe(name: str) -> GridConfig:
     if name not in known:
         raise GridError(f"no recipe {name!r}; there are {', '.join(known)}")
     plain = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    if "methods" not in plain:
+    if not {"methods", "parts"} & set(plain):
         raise GridError(f"recipe {name} is one run, not a grid; mmdg train --recipe {name} trains it")
     return grid_from_plain(plain, f"recipe {name}")
 

@@ -35,7 +35,7 @@ def demo(
                 status.update(f"{SCENES[len(outcomes)]} ... ({len(outcomes)} of {len(SCENES)} scenes done)")
     trained = any(outcome.may_decide for outcome in outcomes)
     screen.print(SIMULATED_WEIGHTS if trained else NO_WEIGHTS, style="yellow", markup=False)
-    verdicts = Table("scene", "expected", "verdict", "", Column("reason", no_wrap=True), "time", "frames",
+    verdicts = Table("scene", "expected", "verdict", "", Column("reason", no_wrap=True), "camera time", "frames",
                      Column("logit min .. max", no_wrap=True),
                      title=f"outcomes (simulated scenes, {'simulated training' if trained else 'untrained network'})")
     colours = {"right": "green", "wrong": "red", "open": "yellow"}

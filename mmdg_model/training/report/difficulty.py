@@ -28,13 +28,18 @@ BOUNDS = {Held.PEOPLE: (0.0, 5.0), Held.DOMAIN: (15.0, 40.0)}
 
 @dataclass(frozen=True, kw_only=True)
 class DifficultyLine:
-    """One bound. `hter` in per cent by column, None where nothing was run; `low`, `high` of the bound."""
+    """One bound. `hter` in per cent by column, None where nothing was run; `low`, `high` of the bound.
+
+    `runs` that it is the mean of; `below_chance`: those that the permutation test does not tell from knowing nothing.
+    """
 
     what: str
     kind: Held
     hter: dict[Column, float] | None
     low: float
     high: float
+    runs: int = 0
+    below_chance: int = 0
 
     @property
     def verdict(self) -> str:
@@ -54,12 +59,14 @@ def difficulty_lines(collection: Collection) -> list[DifficultyLine]:
     for kind, (low, high) in BOUNDS.items():
         found: list[dict[Column, float]] = []
         for protocol in protocols_of(collection, kind):
-            of_rows = [{column: cell.hter.mean for column in Column
+            for row in (each for each in rows if each.seeds(protocol)):
+                hter = {column: cell.hter.mean for column in Column
                         if (cell := summarise(row, ((protocol, Scenario.COMPLETE),), column, Unit.VIDEO)) is not None}
-                       for row in rows if row.seeds(protocol)]
-            for hter in of_rows:
+                tests = [row.runs[protocol, seed].evaluation.significance for seed in row.seeds(protocol)]
                 found.append(hter)
-                lines.append(DifficultyLine(what=column_title(protocol), kind=kind, hter=hter, low=low, high=high))
+                lines.append(DifficultyLine(
+                    what=column_title(protocol), kind=kind, hter=hter, low=low, high=high, runs=len(tests),
+                    below_chance=sum(not test.above_chance for test in tests)))
         mean = {column: float(np.mean([each[column] for each in found])) for column in Column} if found else None
         lines.append(DifficultyLine(what=f"mean of {len(found)}" if found else "any", kind=kind, hter=mean, low=low,
                                     high=high))
@@ -73,7 +80,9 @@ def difficulty_table(collection: Collection, lines: Sequence[DifficultyLine]) ->
          *(TextCell("" if line.hter is None else f"{line.hter[column]:.1f}", strong=column is Column.HONEST)
            for column in Column),
          TextCell(f"at most {line.high:g}" if line.low == 0 else f"{line.low:g} to {line.high:g}"),
-         TextCell(line.verdict, strong=line.verdict.startswith("missed"))) for line in lines)
+         TextCell(line.verdict + (f" ({line.below_chance} of {line.runs} runs not above chance)"
+                                  if line.below_chance else ""), strong=line.verdict.startswith("missed")))
+        for line in lines)
     return TextTable(
         caption=f"Difficulty: HTER in % of {METHOD} by video, mean over seeds, against bounds that were fixed before "
                 "training. The verdict is on the honest column; it is a point figure. "

@@ -30,6 +30,8 @@ from mmdg_model.training.subject_bootstrap import bootstrap_by_subject
 BPCER_LIMIT = 0.05
 #: A modality informs on a species whose APCER is not above this.
 APCER_BOUND = 0.30
+#: Attack videos below which nothing is said of a species or data set.
+FEWEST_VIDEOS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +47,19 @@ class ModalityOnGroup:
     interval: Interval | None
 
     @property
+    def is_enough(self) -> bool:
+        """Whether there are enough videos to say anything."""
+        return self.apcer.trials >= FEWEST_VIDEOS
+
+    @property
     def informs(self) -> bool:
         """At most `APCER_BOUND` of it is accepted."""
-        return self.apcer.rate <= APCER_BOUND
+        return self.is_enough and self.apcer.rate <= APCER_BOUND
 
     @property
     def misleads(self) -> bool:
         """The whole interval of AUC is under one half."""
-        return self.interval is not None and self.interval.high < 0.5
+        return self.is_enough and self.interval is not None and self.interval.high < 0.5
 
 
 ByModality = Mapping[Modality, ModalityOnGroup]
@@ -82,10 +89,10 @@ class ModalityStudy:
         return [name for group in (self.domains, self.species) for name, of_modality in group.items()
                 if of_modality[modality].misleads]
 
-    def worst_species(self, modality: Modality) -> tuple[str, Proportion]:
-        """The species of which it accepts most."""
-        name = max(self.species, key=lambda one: self.species[one][modality].apcer.rate)
-        return name, self.species[name][modality].apcer
+    def worst_species(self, modality: Modality) -> tuple[str, Proportion] | None:
+        """The species of which it accepts most; None where all have too few videos."""
+        rates = {name: found[modality].apcer for name, found in self.species.items() if found[modality].is_enough}
+        return max(rates.items(), key=lambda item: item[1].rate) if rates else None
 
 
 def threshold_at_bpcer(shown: Presentations, limit: float = BPCER_LIMIT) -> float:
@@ -144,7 +151,9 @@ def modality_table(study: ModalityStudy, *, domains: bool) -> TextTable:
     for name, of_modality in groups.items():
         informed = [modality for modality, found in of_modality.items() if found.informs]
         misled = [str(modality) for modality, found in of_modality.items() if found.misleads]
-        said = [f"only {informed[0]} informs" if len(informed) == 1 else "none informs" if not informed else "",
+        enough = all(found.is_enough for found in of_modality.values())
+        informing = (f"only {informed[0]} informs" if len(informed) == 1 else "" if informed else "none informs")
+        said = [informing if enough else f"fewer than {FEWEST_VIDEOS} videos",
                 f"{' and '.join(misled)} mislead{'s' if len(misled) == 1 else ''}" if misled else ""]
         lines.append((TextCell(name), TextCell("" if domains else str(family_of(name) or "")),
                       *(TextCell(f"{rate_text(found.apcer)}, AUC {100 * found.auc:.0f} {interval_text(found.interval)}"
@@ -170,12 +179,13 @@ def modality_lines(study: ModalityStudy) -> list[str]:
     """The three questions for each modality, answered met or missed."""
     lines = []
     for modality in Modality:
-        name, rate = study.worst_species(modality)
+        worst = study.worst_species(modality)
+        found = "" if worst is None else f" ({worst[0]}: {rate_text(worst[1])})"
+        is_met = worst is not None and worst[1].rate >= APCER_BOUND
         alone, wrong = study.only_informative(modality), study.misleading(modality)
         lines += [
             (f"{modality} alone has a species with APCER of at least {100 * APCER_BOUND:.0f} % at BPCER "
-             f"{100 * BPCER_LIMIT:.0f} %: {'met' if rate.rate >= APCER_BOUND else 'missed'} "
-             f"({name}: {rate_text(rate)})"),
+             f"{100 * BPCER_LIMIT:.0f} %: {'met' if is_met else 'missed'}{found}"),
             f"{modality} is the only informative one somewhere: {_met(alone)}",
             f"{modality} misleads somewhere: {_met(wrong)}"]
     return lines

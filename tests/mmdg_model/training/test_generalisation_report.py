@@ -24,7 +24,12 @@ from mmdg_model.training.report.pages import to_html, to_markdown
 from mmdg_model.training.report.paired_differences import paired_table
 from mmdg_model.training.report.run_kinds import Held, held_out, only_modality, rows_of, scores_of
 from mmdg_model.training.report.run_results import collect
-from mmdg_model.training.report.single_modality import modality_lines, modality_studies, threshold_at_bpcer
+from mmdg_model.training.report.single_modality import (
+    modality_lines,
+    modality_studies,
+    modality_table,
+    threshold_at_bpcer,
+)
 from mmdg_model.training.run_config import InputChoice, RunConfig
 from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.training.run_evaluation import evaluate_scores, write_evaluation
@@ -38,7 +43,7 @@ SPECIES = ("bona_fide", "flat_print", "tablet_replay", "silicone_mask")
 ALL = "LW_LW"
 
 
-def scored_run(out, config, levels, *, subjects=SUBJECTS, flat=False):
+def scored_run(out, config, levels, *, subjects=SUBJECTS):
     """A run on disk whose videos of a species score about its level; bona fide about 2."""
     directory = RunDirectory(out / f"{config.method}-{config.protocol}-s{config.seed}-{config.hash}")
     directory.path.mkdir(parents=True)
@@ -201,6 +206,16 @@ def test_what_each_modality_can_do_alone(collection):
     assert "depth is the only informative one somewhere: missed" in lines
     assert "infrared is the only informative one somewhere: met (tablet_replay)" in lines
     assert len(lines) == 9
+
+
+def test_nothing_is_said_of_a_species_with_a_handful_of_videos(tmp_path):
+    for modality in Modality:
+        scored_run(tmp_path, config_of("vit_late", "W_W", modality=modality), {"silicone_mask": 6.0}, subjects=4)
+    (study,) = modality_studies(collect([tmp_path]), resamples=100)
+    assert study.worst_species(Modality.RGB) is None
+    assert [study.misleading(modality) for modality in Modality] == [[]] * 3
+    assert {row[-1].text for row in modality_table(study, domains=False).rows} == {"fewer than 5 videos"}
+    assert modality_lines(study)[0].endswith("BPCER 5 %: missed")
 
 
 def test_the_threshold_of_a_bpcer_refuses_no_more_than_that():
