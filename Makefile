@@ -84,13 +84,13 @@ audit-simulator: set-up  ## what the simulator gives away: probes, single cues, 
 # DEFAULT_SIZE is of the tree, DEFAULT_SPECIFICATION the simulator's difficulty specification, DEFAULT_POINT the operating
 # point that calibration writes (make evaluate-default).
 DEFAULT_DATA ?= out/default_data
-DEFAULT_SIZE ?= medium
+DEFAULT_SIZE ?= 6000
 DEFAULT_RUN ?= out/default_run
 DEFAULT_CANDIDATE ?= out/default_candidate
 DEFAULT_SESSIONS ?= out/default_sessions
 DEFAULT_POINT ?= $(DEFAULT_SESSIONS)/operating_point.json
 DEFAULT_EVALUATION ?= $(DEFAULT_SESSIONS)/evaluation.json
-DEFAULT_SPECIFICATION ?=
+DEFAULT_SPECIFICATION ?= docs/simulator-difficulty.json
 SHIPPED ?= mmdg_model/shipped
 SHIP = $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' $(if $(DEFAULT_SPECIFICATION),--specification '$(DEFAULT_SPECIFICATION)')
 
@@ -110,23 +110,21 @@ ship-default: set-up  ## the trained default weights with their operating point,
 	  $$([ ! -f '$(DEFAULT_EVALUATION)' ] || echo --evaluation '$(DEFAULT_EVALUATION)')
 	$(RUN)/mmdg weights show --json
 
-# EVALUATE_COUNT sessions of each main species are judged, CALIBRATE_COUNT calibrate; EVALUATE_ARGUMENTS such as
-# --jobs 16 or --frames 12 go to the filming. Without a finished run of make train-default the shipped weights are judged.
-EVALUATE_COUNT ?= 150
+# CALIBRATE_COUNT sessions of each main species calibrate, EVALUATE_COUNT are judged; EVALUATE_ARGUMENTS such as --jobs 16
+# or --frames 12 go to the filming. Without a finished run of make train-default the shipped weights are judged.
 CALIBRATE_COUNT ?= 40
-WEIGHTS_FILE ?= default.safetensors
+EVALUATE_COUNT ?= 150
 evaluate-default: set-up  ## the default weights on simulated sessions: calibrate, then error rates of decisions (hours)
 	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/val' --split val --count $(CALIBRATE_COUNT) $(EVALUATE_ARGUMENTS)
 	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/test' --split test --count $(EVALUATE_COUNT) $(EVALUATE_ARGUMENTS)
-	model='mmdg_model/shipped/$(WEIGHTS_FILE)'; \
+	model=(); \
 	if [ -f '$(DEFAULT_RUN)/done.json' ]; then \
-	  $(RUN)/mmdg simulate calibrate '$(DEFAULT_SESSIONS)/val' --model '$(DEFAULT_CANDIDATE)/$(WEIGHTS_FILE)' \
-	    --out '$(DEFAULT_SESSIONS)/operating_point.json'; \
-	  $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' --operating-point '$(DEFAULT_SESSIONS)/operating_point.json' \
-	    --out '$(DEFAULT_SESSIONS)/calibrated'; \
-	  model='$(DEFAULT_SESSIONS)/calibrated/$(WEIGHTS_FILE)'; \
+	  $(RUN)/mmdg simulate calibrate '$(DEFAULT_SESSIONS)/val' --model '$(DEFAULT_CANDIDATE)/default.safetensors' \
+	    --out '$(DEFAULT_POINT)'; \
+	  $(SHIP) --operating-point '$(DEFAULT_POINT)' --out '$(DEFAULT_SESSIONS)/calibrated'; \
+	  model=(--model '$(DEFAULT_SESSIONS)/calibrated/default.safetensors'); \
 	fi; \
-	$(RUN)/mmdg simulate evaluate '$(DEFAULT_SESSIONS)/test' --model "$$model" --out '$(DEFAULT_SESSIONS)'
+	$(RUN)/mmdg simulate evaluate '$(DEFAULT_SESSIONS)/test' "$${model[@]}" --out '$(DEFAULT_SESSIONS)'
 
 # GENERAL_DATA, GENERAL_SIZE, GENERAL_RUNS and GENERAL_REPORT name other folders and sizes; BENCHMARK_ARGUMENTS such as
 # --time-limit 9m --jobs 20 --accelerator cuda, or --parts domains_mmdg,domains_plain.
