@@ -10,11 +10,13 @@ import numpy as np
 from calibration.error_rates import Proportion, Unit
 from mmdg_model.training.manifests import COUNTS
 from mmdg_model.training.samples import BONA_FIDE
-from pipeline.simulator_audit.findings import BOUNDS, Findings, number_line
+from pipeline.simulator_audit.findings import BOUNDS, Findings, Line, Status, number_line
 from pipeline.simulator_audit.frames import AuditedTree, Recorded
 
 #: A place with fewer recordings may well have seen one label only.
 _FEWEST_AT_A_PLACE = 12
+#: A shorter list cannot show a ratio of labels.
+_FEWEST_LINES = 40
 
 MISSES, SERIALS, BALANCE = "5 non-response", "6 serials", "7 domain is not label"
 
@@ -88,10 +90,13 @@ def _check_priors(tree: AuditedTree, findings: Findings) -> None:
         if public is None or not public.lines:
             continue  # a domain without a public list has no prior to keep
         difference = abs(live / lines - public.live / public.lines)
-        # A short list cannot come nearer than one recording.
+        # A short list cannot come nearer than one recording; the shortest have two recordings of each label regardless.
         allowed = max(BOUNDS.prior, 3 / lines)
-        findings.add(number_line(BALANCE, "share of live samples against the public list's", f"list {domain}-{split}",
-                                 difference, f"≤ {allowed:.2f}", difference <= allowed, units=f"{lines} lines"))
+        status = Status.PASSED if difference <= allowed else (
+            Status.FAILED if lines >= _FEWEST_LINES else Status.UNRESOLVED)
+        findings.add(Line(check=BALANCE, what="share of live samples against the public list's",
+                          scope=f"list {domain}-{split}", value=difference, bound=f"≤ {allowed:.2f}", status=status,
+                          units=f"{lines} lines"))
 
 
 def _check_misses(tree: AuditedTree, findings: Findings) -> None:

@@ -80,7 +80,9 @@ def check_modalities(frames: Frames, findings: Findings, *, steps: int = 300) ->
             continue
         sizes = {each: len(set(frames.recording[frames.scene == each])) for each in species}
         worst = max(species, key=lambda each: (sizes[each] >= BOUNDS.fewest, accepted[each]))
-        value = accepted[worst] if sizes[worst] >= BOUNDS.fewest else None
+        # One or two species that have enough recordings are not the worst of all.
+        judged = sum(size >= BOUNDS.fewest for size in sizes.values())
+        value = accepted[worst] if judged >= BOUNDS.cue_chance_species else None
         findings.add(number_line(
             MODALITY, f"{name} alone: worst species' APCER at BPCER {BOUNDS.bpcer:.0%}", f"species {worst}", value,
             f"≥ {BOUNDS.apcer:.2f}", value is not None and value >= BOUNDS.apcer, units=f"{sizes[worst]} recordings"))

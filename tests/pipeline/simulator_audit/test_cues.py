@@ -23,8 +23,7 @@ def frames(cues=None, number=240):
 def line(check, of, what):
     findings = Findings()
     check(of, findings)
-    found = next(each for each in findings.lines if each.what.startswith(what))
-    return found
+    return next(each for each in findings.lines if each.what.startswith(what))
 
 
 def set_cue(name, **levels):
