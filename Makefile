@@ -84,7 +84,7 @@ audit-simulator: set-up  ## what the simulator gives away: probes, single cues, 
 # DEFAULT_SIZE is of the tree, DEFAULT_SPECIFICATION the simulator's difficulty specification, DEFAULT_POINT the operating
 # point that calibration writes (make evaluate-default).
 DEFAULT_DATA ?= out/default_data
-DEFAULT_SIZE ?= 6000
+DEFAULT_SIZE ?= 4000
 DEFAULT_RUN ?= out/default_run
 DEFAULT_CANDIDATE ?= out/default_candidate
 DEFAULT_SESSIONS ?= out/default_sessions
@@ -96,7 +96,7 @@ SHIP = $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' $(if $(DEFAULT_SPECIFICATION),-
 
 train-default: set-up  ## the default weights from a seed: simulate, train, export; resumable (hours on two cores)
 	[ -f '$(DEFAULT_DATA)/lists/L-test.txt' ] || \
-	  $(RUN)/mmdg simulate benchmark '$(DEFAULT_DATA)' --size '$(DEFAULT_SIZE)' --domains CLPSW
+	  $(RUN)/mmdg simulate benchmark '$(DEFAULT_DATA)' --size '$(DEFAULT_SIZE)' --domains CLPSW --image-size 112
 	$(RUN)/mmdg train --recipe default_weights --data '$(DEFAULT_DATA)' --lists '$(DEFAULT_DATA)/lists' \
 	  --metadata '$(DEFAULT_DATA)/lists/P-metadata.csv' --out '$(DEFAULT_RUN)' --threads 2 --cache-mib 1024 \
 	  $(TRAIN_ARGUMENTS)
