@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small audit-simulator train-default evaluate-default ship-default generalisation clean
+.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small simulate-small audit-simulator train-default evaluate-default ship-default generalisation clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -61,6 +61,10 @@ bench-training: set-up  ## a base ReGrad training step against the published for
 SMALL_DATA ?= out/simulated_benchmark
 SMALL_RUNS ?= out/reproduce_small
 SMALL_REPORT ?= out/reproduce_small_report
+
+simulate-small: set-up  ## a small simulated tree of all five domains with a contact sheet (minutes)
+	$(RUN)/mmdg simulate benchmark out/simulated_small --size 300 --domains CLPSW
+
 reproduce-small: set-up  ## Protocol 1 on simulated data: five methods, resumable, then a report (hours on two cores)
 	[ -f '$(SMALL_DATA)/lists/W-test.txt' ] || $(RUN)/mmdg simulate benchmark '$(SMALL_DATA)' --size small
 	$(RUN)/mmdg benchmark --recipe reproduce_small --data '$(SMALL_DATA)' \

@@ -11,7 +11,8 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for contact_sheet.png and report.json.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the simulated scenes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated scenes: who, and in what room. 1 is an ordinary "
+                                                 "room; 0 a dim one with the sun in it and a hand at the chin.")] = 1,
     model: Annotated[Path | None, typer.Option(help="Checkpoint. Default: the installed one.")] = None,
 ) -> None:
     """Run simulated scenes (bona fide, print, screen, mask) through the real processes and show what came out.

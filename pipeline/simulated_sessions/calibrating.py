@@ -21,6 +21,8 @@ from pipeline.verdict import ModelInfo
 
 #: The share of the worst species' sessions that may be accepted at the threshold, on the calibration sessions.
 APCER_TARGET = 0.05
+#: Of an operating point (`mmdg_model.operating_point`): evidence of scores that never differ would not grow at all.
+LARGEST_CORRELATION = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,9 @@ def calibrate(records: Sequence[FilmRecord], scores: Mapping[str, Sequence[Frame
 
     1. Platt's scaling of frames' logits at equal priors; each session weighs the same within its species, each species
        the same within the attacks, so that a common species does not speak for a rare one.
-    2. ρ: an AR(1) about each session's mean (`calibration.score_calibration.frame_correlation`).
+    2. ρ: of successive scores about the mean of their species, sessions' own levels included, or of an AR(1) about each
+       session's mean where that is more (`calibration.score_calibration.frame_correlation`). A mask that passes in one
+       frame passes in the next: with the latter alone evidence would grow for as long as it is looked at.
     3. The smallest threshold, not below Wald's bound, at which no species' APCER exceeds `apcer_target`: a session is
        accepted when its evidence reaches the threshold before it is rejected. Undecided sessions are not accepted.
 
@@ -74,8 +78,9 @@ def calibrate(records: Sequence[FilmRecord], scores: Mapping[str, Sequence[Frame
     correlation = frame_correlation([[score.logit for score in scores[record.truth.key]] for record in scored],
                                     [record.truth.species for record in scored])
 
+    lasting = min(max(correlation.within, correlation.total), LARGEST_CORRELATION)
     point = OperatingPoint(
-        logit_scale=scaled.scale, logit_offset=scaled.offset, frame_correlation=correlation.within, threshold=0.0,
+        logit_scale=scaled.scale, logit_offset=scaled.offset, frame_correlation=lasting, threshold=0.0,
         apcer=0.0, bpcer=0.0, sessions=len(records), data="simulated", command=command)
     measured = ModelInfo(model_hash=model.model_hash, purpose=model.purpose, operating_point=point)
     bare = _bare(policy)

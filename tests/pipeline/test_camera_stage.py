@@ -30,7 +30,7 @@ def detector() -> Iterator[BlazeFaceDetector]:
 
 
 def steps(detector: BlazeFaceDetector, scene: str, frames: int = 3, lockstep: bool = True) -> list[CameraStepResult]:
-    with SimulatedCamera(scene, seed=3, pace=Pace.LOCKSTEP, frames=frames) as camera:
+    with SimulatedCamera(scene, seed=1, pace=Pace.LOCKSTEP, frames=frames) as camera:
         step = CameraStep("door", camera.describe(), detector, CropSettings(), lockstep=lockstep)
         return [step.step(camera.read(1.0), {"skew": 2}) for _ in range(frames)]
 
@@ -82,8 +82,11 @@ def test_a_lost_camera_says_so_before_its_process_ends(detector: BlazeFaceDetect
             with pytest.raises(SystemExit) as ended:
                 _serve(context, camera, step)
             assert ended.value.code == 1
-            Poller(decision).wait(2000)
-            told = [frames[-1] for frames in drain(decision)]
+            told: list[bytes] = []
+            while Poller(decision).wait(2000):  # what was sent may arrive in several portions
+                told += [frames[-1] for frames in drain(decision)]
+                if len(told) > 1 and b"device_lost" in told[-1]:
+                    break
             last = messages.decode(told[-1], CameraEnded)
             assert (last.camera, last.reason) == ("door", "device_lost")
             assert len([messages.decode(t, Observation) for t in told[:-1]]) <= 3

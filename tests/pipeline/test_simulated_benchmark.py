@@ -83,7 +83,7 @@ def test_the_mark_says_how_levels_were_written(simulated_tree):  # noqa: F811
     assert len(people) == len(set(people)) >= 24
     stated = json.loads((simulated_tree / MARK).read_text())
     assert stated["simulated"] is True
-    assert set(stated["domains"]) == set(PUBLIC_DOMAINS)
+    assert set(stated["domains"]) == set(Domain)
     assert set(stated["non_response"]) == {f"{domain}-{split}" for domain in PUBLIC_DOMAINS for split in Split}
     assert stated["species"]["S"]["flat_print_eyes_cut"]
 

@@ -180,8 +180,8 @@ def test_a_run_in_pieces_of_time_ends_well_each_time_and_comes_to_the_same_bytes
 
 def test_a_recipe_that_comes_with_the_program_is_a_configuration_and_excludes_a_file(tree):
     config = train.configured(None, ["recipe.epochs=1"], {"seed": 7}, None, "default_weights")
-    assert (config.method, config.model.preset, config.recipe.epochs, config.seed) == ("mmdg", "micro", 1, 7)
-    assert config.optimiser.learning_rate == 3e-4
+    assert (config.method, config.model.preset, config.recipe.epochs, config.seed) == ("u_adapter", "micro", 1, 7)
+    assert config.optimiser.learning_rate == 5e-4
     with pytest.raises(RunConfigError, match="name one of them"):
         train.configured(tree / "run.yaml", [], {}, None, "default_weights")
 
