@@ -210,6 +210,6 @@ def parse_policy(values: dict[str, Any], path: str = "policies") -> Policy:
 
 
 #: For simulated cameras: the default policy, but a checkpoint trained on simulated data may decide, too, and α is what
-#: such weights are calibrated to. Every verdict of a simulated camera is marked `simulated`, and on any other camera such
-#: a checkpoint decides nothing.
+#: such weights are calibrated to. Every verdict of a simulated camera is marked `simulated`, and on any other camera
+#: such a checkpoint decides nothing.
 SIMULATED_POLICY = Policy(name="simulated", apcer_max=0.05, allowed_purposes=(Purpose.RELEASE, Purpose.SIMULATED))
