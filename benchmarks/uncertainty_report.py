@@ -29,13 +29,13 @@ from mmdg_model.torch_scorer import build_network
 from mmdg_model.uncertainty_report import Corruption, corruption_auroc, logit_shift, risk_coverage
 
 
-def simulated_crops(scenes: list[str], people: int) -> Iterator[tuple[CropPlanes, bool]]:
+def simulated_crops(scenes: list[str], people: int, size: int) -> Iterator[tuple[CropPlanes, bool]]:
     """One crop of each person in each scene, with whether it is bona fide."""
     from pipeline.commands.explain import session_crop
 
     for scene in scenes:
         for index in range(people):
-            crop, _ = session_crop(f"simulated:{scene}", seed=index, frame=2)
+            crop, _ = session_crop(f"simulated:{scene}", seed=index, frame=2, size=size)
             yield crop, scene == "bona_fide"
 
 
@@ -56,7 +56,8 @@ def main() -> None:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.model or ensure_test_checkpoint())
     network = build_network(checkpoint)
-    pairs = list(crops_of(arguments.crops) if arguments.crops else simulated_crops(arguments.scenes, arguments.people))
+    pairs = list(crops_of(arguments.crops) if arguments.crops else simulated_crops(
+        arguments.scenes, arguments.people, checkpoint.input_spec.image_size))
     live = np.array([bona_fide for _, bona_fide in pairs])
     inputs = prepare([crop for crop, _ in pairs], checkpoint.input_spec)
     with torch.inference_mode():
