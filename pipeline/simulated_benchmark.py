@@ -7,19 +7,10 @@ the pixels is hashed into `simulated.json` before the first of them is written, 
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +22,9 @@ from mmdg_model.training.manifests import list_path
 from mmdg_model.training.samples import PUBLIC_DOMAINS, Domain, Split
 from mmdg_model.training.simulated_tree import MARK
 from pipeline.simulated_trees.domains import DOMAINS, SimulationError, fingerprint, list_sizes
-from pipeline.simulated_trees.files import list_bytes, write_sample, write_whole
+from pipeline.simulated_trees.files import alone_in, list_bytes, write_sample, write_whole
 from pipeline.simulated_trees.plan import Recording, padisi_code, plan_list
+from pipeline.worker_pool import WorkerLostError, work_through
 
 #: Side of the stored crops of S, C, W and L, as WMCA's export has it; P's files are 320 x 256.
 STORED_SIZE = 128
@@ -146,7 +138,9 @@ def make_benchmark(root: Path, plan: BenchmarkPlan, *, jobs: int = 1,
         DetectorError: there is no face detector. CameraError: the simulator cannot render.
     """
     _mark(root, plan, {}, {}, {})
-    with _alone_in(root):
+    folder = root / "recordings"
+    folder.mkdir(exist_ok=True)
+    with alone_in(folder, root):
         return _make(root, plan, jobs, on_progress)
 
 
@@ -159,21 +153,6 @@ def _make(root: Path, plan: BenchmarkPlan, jobs: int, on_progress: Callable[[int
         done += 1
         on_progress(done, len(everything))
     return _finish(root, plan)
-
-
-@contextmanager
-def _alone_in(root: Path) -> Iterator[None]:
-    """Two runs in one folder would replace each other's half-written files. The lock ends with the process."""
-    folder = root / "recordings"
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise SimulationError(f"another run is at work in {root}; wait for it, or name another folder") from None
-    finally:
-        os.close(descriptor)
 
 
 def _record_path(root: Path, key: str) -> Path:
@@ -216,7 +195,7 @@ class _Worker:
     inputs: InputSpecification
     detector: Detector
 
-    def film(self, recording: Recording) -> str:
+    def work(self, recording: Recording) -> str:
         """Writes the recording's samples, then the record that they are there."""
         from pipeline.simulated_trees.presentation import record
 
@@ -239,6 +218,10 @@ class _Worker:
         write_whole(_record_path(self.root, recording.key), json.dumps(content).encode())
         return recording.key
 
+    def close(self) -> None:
+        """Ends the detector."""
+        self.detector.close()
+
 
 def _make_worker(root: Path, inputs: InputSpecification) -> _Worker:
     import cv2
@@ -249,52 +232,14 @@ def _make_worker(root: Path, inputs: InputSpecification) -> _Worker:
     return _Worker(root, inputs, BlazeFaceDetector())
 
 
-_of_this_process: _Worker | None = None
-
-
-def _start_worker(root: Path, inputs: InputSpecification) -> None:
-    """Runs once in each worker process; the process keeps its detector to its end."""
-    global _of_this_process
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "workers are started by the pool"
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    _of_this_process = _make_worker(root, inputs)
-
-
-def _end_with(sentinel: int) -> None:
-    """A killed parent cannot stop its workers; they would wait for work for ever."""
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
-
-
-def _film_here(recording: Recording) -> str:
-    assert _of_this_process is not None, "the pool starts each process with `_start_worker`"
-    return _of_this_process.film(recording)
-
-
 def _film_all(root: Path, recordings: Sequence[Recording], inputs: InputSpecification, jobs: int) -> Iterator[str]:
     """Keys of the recordings as they are done."""
-    if not recordings:
-        return
-    if jobs == 1:
-        worker = _make_worker(root, inputs)
-        with closing(worker.detector):
-            for recording in recordings:
-                yield worker.film(recording)
-        return
-    find_face_model()  # says here, once, what is missing, instead of in every worker
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker,
-                             initargs=(root, inputs)) as pool:
-        futures = [pool.submit(_film_here, recording) for recording in recordings]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise SimulationError(f"a worker process was lost ({error}); what it had finished is kept: run the same "
-                                  "command again, with fewer --jobs if memory was short") from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    if recordings and jobs > 1:
+        find_face_model()  # says here, once, what is missing, instead of in every worker
+    try:
+        yield from work_through(recordings, _make_worker, (root, inputs), jobs=jobs)
+    except WorkerLostError as error:
+        raise SimulationError(str(error)) from error
 
 
 def _finish(root: Path, plan: BenchmarkPlan) -> BenchmarkOutcome:

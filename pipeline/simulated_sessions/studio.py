@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from pipeline.simulated_sessions.film import FilmRecord, film_session, load_reco
 from pipeline.simulated_sessions.plan import PlannedSession
 from pipeline.simulated_sessions.presentation import CameraFactory, Truth, session_camera, truth_of
 from pipeline.simulated_trees.domains import SimulationError
-from pipeline.simulated_trees.files import write_whole
+from pipeline.simulated_trees.files import alone_in, write_whole
 from pipeline.worker_pool import WorkerLostError, work_through
 
 #: Side of the crops: what the networks of preset `micro` take.
@@ -243,14 +241,8 @@ def _claimed(root: Path, planned: Sequence[PlannedSession], **what: object) -> I
                               "other data never mix")
     write_whole(path, json.dumps({"simulated": True, "specification_sha256": specification,
                                   "options": asdict(options), **what}, indent=1).encode())
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with alone_in(root, root):
         yield
-    except BlockingIOError:
-        raise SimulationError(f"another run is at work in {root}; wait for it, or name another folder") from None
-    finally:
-        os.close(descriptor)
 
 
 def _write_index(root: Path, kind: str, truths: Sequence[Truth]) -> None:

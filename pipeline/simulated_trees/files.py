@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 import cv2
@@ -12,6 +15,7 @@ import numpy as np
 
 from mmdg_model.training.padisi import DEPTH_CHANNEL, INFRARED_CHANNEL, NUM_CHANNELS
 from mmdg_model.training.samples import Domain
+from pipeline.simulated_trees.domains import SimulationError
 from pipeline.simulated_trees.presentation import SampleLevels
 
 
@@ -21,6 +25,26 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+@contextmanager
+def alone_in(folder: Path, root: Path) -> Iterator[None]:
+    """Holds a lock on a folder: two runs in one would replace each other's half-written files. It ends with us.
+
+    Args:
+        folder: that is locked. root: as the user named it.
+
+    Raises:
+        SimulationError: another process holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise SimulationError(f"another run is at work in {root}; wait for it, or name another folder") from None
+    finally:
+        os.close(descriptor)
 
 
 def write_sample(root: Path, names: Sequence[str], levels: SampleLevels, jpeg_quality: int | None) -> int:
