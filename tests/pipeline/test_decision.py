@@ -515,8 +515,9 @@ def test_simulated_weights_decide_only_where_policy_allows_it_and_every_frame_is
         assert (record.verdict, record.reason) == (Verdict.UNDECIDED, reason)
 
 
-def test_the_shipped_policy_for_simulated_cameras_differs_from_the_default_in_purposes_alone():
-    renamed = msgspec.structs.replace(SIMULATED_POLICY, name="default", allowed_purposes=Policy().allowed_purposes)
+def test_the_shipped_policy_for_simulated_cameras_differs_from_the_default_in_purposes_and_alpha_alone():
+    renamed = msgspec.structs.replace(SIMULATED_POLICY, name="default", allowed_purposes=Policy().allowed_purposes,
+                                      apcer_max=Policy().apcer_max)
     assert renamed == Policy()
     assert Purpose.TEST not in SIMULATED_POLICY.allowed_purposes
 

@@ -125,6 +125,15 @@ def test_when_time_is_up_running_jobs_are_interrupted_and_waiting_ones_not_start
     assert not tally.complete
 
 
+@pytest.fixture
+def ctrl_c_is_heard():
+    """A shell's background job has SIGINT ignored, and so has every process below it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_interrupts_the_jobs_and_leaves_them_resumable(tmp_path):
     (job,) = planned(tmp_path, "mmdg", hang=["mmdg"])
     sent = threading.Event()
