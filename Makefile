@@ -98,7 +98,7 @@ DEFAULT_SPECIFICATION ?= docs/simulator-difficulty.json
 SHIPPED ?= mmdg_model/shipped
 SHIP = $(RUN)/mmdg weights ship '$(DEFAULT_RUN)' $(if $(DEFAULT_SPECIFICATION),--specification '$(DEFAULT_SPECIFICATION)')
 
-train-default: set-up  ## the default weights from a seed: simulate, train, export; resumable (hours on two cores)
+train-default: set-up  ## the default weights from a seed: simulate, train, export; resumable, long on two cores
 	[ -f '$(DEFAULT_DATA)/lists/L-test.txt' ] || \
 	  $(RUN)/mmdg simulate benchmark '$(DEFAULT_DATA)' --size '$(DEFAULT_SIZE)' --domains CLPSW --image-size 112
 	$(RUN)/mmdg train --recipe default_weights --data '$(DEFAULT_DATA)' --lists '$(DEFAULT_DATA)/lists' \
@@ -118,7 +118,7 @@ ship-default: set-up  ## the trained default weights with their operating point,
 # or --frames 12 go to the filming. Without a finished run of make train-default the shipped weights are judged.
 CALIBRATE_COUNT ?= 40
 EVALUATE_COUNT ?= 150
-evaluate-default: set-up  ## the default weights on simulated sessions: calibrate, then error rates of decisions (hours)
+evaluate-default: set-up  ## the default weights on simulated sessions: calibrate, then error rates of decisions; resumable, long
 	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/val' --split val --count $(CALIBRATE_COUNT) $(EVALUATE_ARGUMENTS)
 	$(RUN)/mmdg simulate films '$(DEFAULT_SESSIONS)/test' --split test --count $(EVALUATE_COUNT) $(EVALUATE_ARGUMENTS)
 	model=(); \
@@ -136,7 +136,7 @@ GENERAL_DATA ?= out/generalisation_data
 GENERAL_SIZE ?= medium
 GENERAL_RUNS ?= out/generalisation
 GENERAL_REPORT ?= out/generalisation_report
-generalisation: set-up  ## simulated data: data sets, families of attacks and modalities left out; resumable (a day on two cores)
+generalisation: set-up  ## simulated data: data sets, families of attacks and modalities left out; resumable, long on two cores
 	[ -f '$(GENERAL_DATA)/lists/L-test.txt' ] || \
 	  $(RUN)/mmdg simulate benchmark '$(GENERAL_DATA)' --size '$(GENERAL_SIZE)' --domains CPSWL
 	$(RUN)/mmdg benchmark --recipe generalisation --data '$(GENERAL_DATA)' \

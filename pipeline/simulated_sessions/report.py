@@ -11,9 +11,9 @@ import numpy as np
 
 from calibration.error_rates import roc
 from mmdg_model.training.samples import BONA_FIDE
+from mmdg_model.whole_file import write_whole
 from pipeline.simulated_sessions.evaluation import Outcomes, Pace, SessionEvaluation
 from pipeline.simulated_sessions.judging import JudgedSession
-from pipeline.simulated_trees.files import write_whole
 from pipeline.verdict import Verdict
 
 _HOW_COUNTED = ("Bounds are one-sided 95 % Clopper-Pearson bounds. An attack session counts towards APCER when it was "

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import CropPlanes, Modality, Scorer
+from mmdg_model.whole_file import write_whole
 from pipeline.simulated_sessions.film import FilmRecord, load_film
 from pipeline.simulated_sessions.presentation import Truth
 from pipeline.simulated_sessions.studio import film_path
 from pipeline.simulated_trees.domains import SimulationError
-from pipeline.simulated_trees.files import write_whole
 from pipeline.verdict import ModelInfo
 from pipeline.worker_pool import WorkerLostError, work_through
 

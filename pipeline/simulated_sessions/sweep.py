@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmdg_model.scorer import Modality
 from mmdg_model.training.samples import Split
+from mmdg_model.whole_file import write_whole
 from pipeline.policy import Policy
 from pipeline.simulated_sessions.film import load_record
 from pipeline.simulated_sessions.judging import JudgedSession, judge
@@ -15,7 +16,6 @@ from pipeline.simulated_sessions.plan import SessionOptions, plan_sessions
 from pipeline.simulated_sessions.scoring import COLUMNS, ModelFacts, score_sessions, score_table
 from pipeline.simulated_sessions.studio import film_path, make_films
 from pipeline.simulated_trees.domains import SimulationError
-from pipeline.simulated_trees.files import write_whole
 
 #: What a sweep may vary, and the values that it takes where none are named. Numbers are those of `SessionOptions`.
 SWEEPS: Mapping[str, tuple[str, ...]] = {

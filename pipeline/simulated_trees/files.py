@@ -20,7 +20,11 @@ from pipeline.simulated_trees.presentation import SampleLevels
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Under another name first: a file of this name is complete. A run that goes on replaces what a killed one left."""
+    """Under another name first: a file of this name is complete. A run that goes on replaces what a killed one left.
+
+    For the thousands of pictures of a tree, which can be rendered again: not flushed to the disk one by one, as
+    `mmdg_model.whole_file.write_whole` does for what cannot.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)

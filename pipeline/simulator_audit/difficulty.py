@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mmdg_model.whole_file import write_whole
 from pipeline.simulated_trees.domains import fingerprint
-from pipeline.simulated_trees.files import write_whole
 from pipeline.simulator_audit.findings import BOUNDS, Findings, Status
 from pipeline.simulator_audit.frames import AuditedTree, AuditError
 

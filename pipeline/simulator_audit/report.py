@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.simulated_trees.files import write_whole
+from mmdg_model.whole_file import write_whole
 from pipeline.simulator_audit.difficulty import difficulty
 from pipeline.simulator_audit.findings import Findings, Line, Status
 from pipeline.simulator_audit.frames import AuditedTree

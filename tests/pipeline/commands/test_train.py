@@ -5,7 +5,6 @@ import os
 import signal
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from mmdg_model.checkpoint import load_checkpoint
@@ -30,11 +29,7 @@ def mmdg(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
 @pytest.fixture(scope="module")
