@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from mmdg_model.checkpoint import Checkpoint, load_checkpoint
 from mmdg_model.config import ModelConfig
+from mmdg_model.scorer import Purpose
 from mmdg_model.training.compute import Compute
 from mmdg_model.training.fabric_compute import FabricCompute, launch
 from mmdg_model.training.methods import registry
@@ -46,10 +48,11 @@ def build_registered(config: RunConfig, context: MethodContext) -> Method:
 
 
 def method_context(config: RunConfig, data: RunData, compute: Compute, *, backbone: Backbone | None,
-                   model: ModelConfig | None = None) -> MethodContext:
+                   start: Checkpoint | None = None, model: ModelConfig | None = None) -> MethodContext:
     """What a run's method is built from; `model` in place of the configuration's own where it is only to score."""
     return MethodContext(model=model or config.model.resolve(), inputs=data.inputs, classes=data.classes,
-                         optimiser=config.optimiser, backbone=backbone, compute=compute, seed=config.seed)
+                         optimiser=config.optimiser, backbone=backbone, compute=compute, seed=config.seed,
+                         start=start)
 
 
 def backbone_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Backbone | None]:
@@ -71,6 +74,32 @@ def backbone_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Backbo
     return dataclasses.replace(config, backbone=backbone.hash), backbone
 
 
+def start_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Checkpoint | None]:
+    """The checkpoint to go on from, and the configuration with its hash.
+
+    Raises:
+        RunConfigError: the configuration names a checkpoint and there is no file, or another one.
+        CheckpointError: the file cannot be used.
+    """
+    if path is None:
+        if config.start:
+            raise RunConfigError(f"run configuration: start is {config.start}, but no file was given; name it with "
+                                 "--start")
+        return config, None
+    checkpoint = load_checkpoint(path)
+    if config.start not in ("", checkpoint.hash):
+        raise RunConfigError(f"run configuration: start is {config.start}, but {path} is {checkpoint.hash}; give that "
+                             "file, or leave the key empty")
+    return dataclasses.replace(config, start=checkpoint.hash), checkpoint
+
+
+def _check_purpose(start: Checkpoint | None, data: RunData) -> None:
+    """A run on real recordings is exported as `release`: nothing that never saw a real face may hide in it."""
+    if start is not None and start.purpose is not Purpose.RELEASE and not data.simulated:
+        raise RunConfigError(f"run configuration: start is a checkpoint of purpose {start.purpose.value!r}, the "
+                             "samples are not simulated; start from a backbone or one of purpose 'release'")
+
+
 def run_training(directory: RunDirectory, config: RunConfig, machine: MachineConfig, *,
                  reporter: Reporter | None = None, stop: Callable[[], bool] = lambda: False,
                  on_start: Callable[[RunConfig, RunData, FabricCompute], None] | None = None,
@@ -87,10 +116,12 @@ def run_training(directory: RunDirectory, config: RunConfig, machine: MachineCon
         open_data, build_method: for other data than the lists', and other methods than the registry's.
 
     Raises:
-        RunConfigError, MethodError, BackboneError, ManifestError: what the run is made of cannot be used.
+        RunConfigError, MethodError, BackboneError, CheckpointError, ManifestError: what the run is made of cannot be
+            used.
         RunDirectoryError, TrainingDiverged, ComputeError: see `trainer.train` and `fabric_compute.launch`.
     """
     config, backbone = backbone_of(config, machine.backbone)
+    config, start = start_of(config, machine.start)
     if directory.finished and config.data:
         claim(directory, config)  # before anything is started for it
         return Outcome.ALREADY_FINISHED
@@ -100,8 +131,9 @@ def run_training(directory: RunDirectory, config: RunConfig, machine: MachineCon
         data = open_data(config, machine, rank=compute.rank, world_size=compute.world_size)
         config = dataclasses.replace(config, data=data.fingerprint)
         closing.callback(data.close)
+        _check_purpose(start, data)
         claim(directory, config)
-        method = build_method(config, method_context(config, data, compute, backbone=backbone))
+        method = build_method(config, method_context(config, data, compute, backbone=backbone, start=start))
         if on_start is not None and compute.rank == 0:
             on_start(config, data, compute)
         return train(directory, config, machine, data=data, method=method, compute=compute,

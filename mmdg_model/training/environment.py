@@ -52,11 +52,16 @@ def describe_run(config: RunConfig, data: RunData, network: nn.Module, root: Pat
         "data": {"fingerprint": data.fingerprint, "simulated": data.simulated, "sources": list(data.classes.sources),
                  "updates_per_epoch": data.updates_per_epoch, "inputs": data.inputs.to_dict(),
                  "levels_written_as": tree.inputs.to_dict() if tree is not None else None},
-        "backbone": config.backbone or ("random, all weights train" if trainable == total
-                                        else "random, in part frozen: the result means little"),
+        "backbone": _started_from(config, everything_trains=trainable == total),
         "parameters": {"trainable": trainable, "total": total},
         "network": described,
     }
+
+
+def _started_from(config: RunConfig, *, everything_trains: bool) -> str:
+    if config.backbone or config.start:
+        return config.backbone or f"checkpoint {config.start}"
+    return "random, all weights train" if everything_trains else "random, in part frozen: the result means little"
 
 
 def describe_start(machine: MachineConfig, compute: Compute, *, first_update: int) -> dict[str, Any]:

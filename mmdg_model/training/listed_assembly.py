@@ -18,6 +18,7 @@ from mmdg_model.training.assemble import (
     method_context,
     open_listed_data,
     run_training,
+    start_of,
 )
 from mmdg_model.training.fabric_compute import launch
 from mmdg_model.training.job import main
@@ -40,6 +41,7 @@ class ListedAssembly:
     def survey(self, config: RunConfig, machine: MachineConfig) -> Surveyed:
         """Raises `RunConfigError`, `BackboneError`, `ManifestError` as their parts."""
         config, _ = backbone_of(config, machine.backbone)
+        config, _ = start_of(config, machine.start)
         data = ListedData.open(config, dataclasses.replace(machine, workers=0))
         try:
             return Surveyed(config=dataclasses.replace(config, data=data.fingerprint), simulated=data.simulated,

@@ -158,6 +158,8 @@ class RunConfig:
         precision: one of `PRECISIONS`.
         backbone: SHA-256 of the backbone file that training starts from, empty for random weights. The file's place is
             the machine's business.
+        start: SHA-256 of the checkpoint whose training this run goes on with, on other samples or by another recipe;
+            empty for none.
         data: fingerprint of the lists and metadata, empty until they have been read.
         leave_out_species: attack species, as paths and metadata name them, that training and validation lists are read
             without; tests keep them. A source without an attack left is left out whole: its cameras would mean live.
@@ -173,6 +175,7 @@ class RunConfig:
     seed: int = 0
     precision: str = "32-true"
     backbone: str = ""
+    start: str = ""
     data: str = ""
     leave_out_species: tuple[str, ...] = ()
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -194,9 +197,11 @@ class RunConfig:
     def to_json(self) -> str:
         """Canonical: keys sorted, every value stated.
 
-        But for two that came later and are left out where they say nothing, so that the hashes of earlier runs stay.
+        But for three that came later and are left out where they say nothing, so that the hashes of earlier runs stay.
         """
         plain = msgspec.to_builtins(self)
+        if not self.start:
+            del plain["start"]
         if self.leave_out_species:
             plain["leave_out_species"] = sorted(self.leave_out_species)
         else:
@@ -220,6 +225,7 @@ class MachineConfig:
     Attributes:
         root, lists: data root and folder of the lists. metadata: CSV of species and subjects, if any.
         backbone: the backbone's file, None where the run starts from random weights.
+        start: the file of the checkpoint that `RunConfig.start` is about.
         accelerator: `auto`, `cpu` or `cuda`. devices: processes on this machine, one a device. nodes: machines.
         workers: loader processes of each process; 0 loads in the process itself.
         threads: of torch in each process; 0 leaves torch's own choice.
@@ -236,6 +242,7 @@ class MachineConfig:
     lists: Path
     metadata: Path | None = None
     backbone: Path | None = None
+    start: Path | None = None
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1

@@ -169,8 +169,14 @@ class RunEvaluation:
         return "\n".join(head) + "\n" + "\n".join(parts)
 
 
+#: Of what a run says of its start where that is a whole checkpoint and no backbone.
+CHECKPOINT_PREFIX = "checkpoint "
+
+
 def backbone_words(backbone: str) -> str:
     """What the weights started from, as every report says it."""
+    if backbone.startswith(CHECKPOINT_PREFIX):
+        return f"went on from {backbone[:len(CHECKPOINT_PREFIX) + 12]}"
     return f"backbone {backbone[:12]}" if backbone else "random initial weights, all trained"
 
 
@@ -226,7 +232,8 @@ def evaluate_scores(directory: RunDirectory, *, scenarios: Sequence[Scenario] | 
     honest = levels[Scenario.COMPLETE][Unit.VIDEO].columns[Column.HONEST].choice.epoch
     return RunEvaluation(
         format_version=FORMAT_VERSION, config_hash=config.hash, method=config.method, protocol=config.protocol,
-        seed=config.seed, backbone=config.backbone, preset=config.model.preset,
+        seed=config.seed, backbone=config.backbone or (CHECKPOINT_PREFIX + config.start if config.start else ""),
+        preset=config.model.preset,
         simulated=any(level.simulated for of_unit in levels.values() for level in of_unit.values()),
         epochs=tuple(epochs), levels=levels,
         significance=permutation_test(complete[honest], permutations=permutations, seed=seed))

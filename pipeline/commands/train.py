@@ -59,6 +59,8 @@ def train_command(
     backbone: Annotated[Path | None, typer.Option(metavar="FILE", help="pretrained weights (mmdg import-weights); "
                                                                        "without, all weights train from random "
                                                                        "ones")] = None,
+    start: Annotated[Path | None, typer.Option(metavar="FILE", help="checkpoint of the same network to go on from, on "
+                                                                    "these samples by this recipe")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="processes on each machine, one a GPU; torchrun says it "
                                                      "itself")] = 1,
@@ -107,9 +109,10 @@ def train_command(
     try:
         values = {key: value for key, value in named.items() if value is not None}
         chosen = configured(config, changes or [], values, preset, recipe)
-        machine = MachineConfig(root=data, lists=lists, metadata=metadata, backbone=backbone, accelerator=accelerator,
-                                devices=devices, nodes=nodes, workers=workers, threads=threads, cache_mib=cache_mib,
-                                save_every_s=save_every_s, deterministic=deterministic, tensorboard=tensorboard)
+        machine = MachineConfig(root=data, lists=lists, metadata=metadata, backbone=backbone, start=start,
+                                accelerator=accelerator, devices=devices, nodes=nodes, workers=workers,
+                                threads=threads, cache_mib=cache_mib, save_every_s=save_every_s,
+                                deterministic=deterministic, tensorboard=tensorboard)
     except (RunConfigError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     directory = RunDirectory(out)
@@ -214,7 +217,8 @@ def summary(config: RunConfig, data: RunData, compute: Compute, machine: Machine
     lines = [
         f"run        {config.hash}: {config.method} on {config.protocol}, seed {config.seed}",
         (f"network    {config.model.preset}: {model.image_size} pixels, width {model.width}, depth {model.depth}; "
-         + (f"backbone {config.backbone[:12]}" if config.backbone else "random weights, no backbone")),
+         + (f"backbone {config.backbone[:12]}" if config.backbone
+            else f"goes on from checkpoint {config.start[:12]}" if config.start else "random weights, no backbone")),
         (f"data       {'SIMULATED ' if data.simulated else ''}{machine.root}: sources "
          f"{', '.join(data.classes.sources)}, {data.updates_per_epoch} updates an epoch, fingerprint "
          f"{data.fingerprint[:12]}"),

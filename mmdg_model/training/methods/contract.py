@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from mmdg_model.checkpoint import Checkpoint
 from mmdg_model.config import ModelConfig
 from mmdg_model.inputs import InputSpecification
 from mmdg_model.training.compute import Compute
@@ -90,6 +91,7 @@ class MethodContext:
         classes: domain classes of the training sources.
         optimiser: see `OptimiserConfig`.
         backbone: pretrained ViT to start from; None starts from random weights (then everything must train).
+        start: a checkpoint of the same network, all of whose weights training starts from; None for none.
         compute: device, precision and processes.
         seed: of initial weights and of whatever the method draws.
     """
@@ -101,6 +103,7 @@ class MethodContext:
     backbone: Backbone | None
     compute: Compute
     seed: int
+    start: Checkpoint | None = None
 
 
 #: What to log of an update or an epoch: name, such as `loss/cross_entropy` or `ssp/rgb`, to a number (NaN: none today).

@@ -10,7 +10,7 @@ from mmdg_model.trainable import freeze_the_rest
 from mmdg_model.training.methods.contract import Method, MethodContext, MethodError
 from mmdg_model.training.methods.mean_loss import CrossEntropyMethod
 from mmdg_model.training.methods.regrad_objective import ReGradMethod, needs_prototypes
-from mmdg_model.training.methods.starting_weights import check_start, draw_network
+from mmdg_model.training.methods.starting_weights import check_start, draw_network, place_checkpoint
 from mmdg_model.training.prototypes import PrototypeConfig, UnseenRows
 from mmdg_model.training.regrad import CertaintyFactor, ReGradCases, ReGradConfig, ReGradTarget, SharedTensors
 from mmdg_model.training.step_gradients import ObjectiveConfig
@@ -67,7 +67,7 @@ def build_mmdg_method(context: MethodContext, settings: MmdgSettings) -> Method:
         MethodError: see `check_start`; or certainty wanted in ReGrad from a model that has no estimator.
         BackboneError: a backbone that does not fit.
     """
-    check_start(context)
+    check_start(context, takes_checkpoints=True)
     objective = settings.objective()
     modulates = objective.regrad.cases is not ReGradCases.OFF
     reads_certainty = modulates and objective.regrad.certainty is CertaintyFactor.MODALITY
@@ -92,5 +92,7 @@ def _network(context: MethodContext, model: ModelConfig) -> MMDG:
     network = draw_network(context, lambda: build_mmdg(model))
     if context.backbone is not None:
         place_backbone(network, context.backbone)
+    if context.start is not None:
+        place_checkpoint(network, context.start)
     freeze_the_rest(network)
     return network
