@@ -37,6 +37,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         sha256, bytes: of the weights file. purpose: as in the file.
         run, method, protocol, sources, seed, epoch: the training run, by the hash of its configuration, and its epoch.
+        start_sha256: of the checkpoint of the first stage that the run went on from; None where there was none.
         recipe_sha256: of the recipe as it stood when they were shipped. run_config_sha256: of the run's `run.json`.
         data_fingerprint: of the lists and files it was trained on. simulated: all of them were.
         specification_sha256: of the difficulty specification that the simulator was held to; None where none was named.
@@ -56,6 +57,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sources: tuple[str, ...]
     seed: int
     epoch: int
+    start_sha256: Sha256 | None = None
     recipe_sha256: Sha256
     run_config_sha256: Sha256
     data_fingerprint: str

@@ -49,6 +49,8 @@ def model_card(manifest: Manifest, evaluation: Mapping[str, Any] | None, *, shap
         ("network", shape),
         ("method", (f"{manifest.method}, protocol {manifest.protocol} (simulated sources "
                     f"{', '.join(manifest.sources)}), seed {manifest.seed}, epoch {manifest.epoch}")),
+        ("goes on from", (f"checkpoint `{manifest.start_sha256[:12]}` of the first stage (all simulated domains)"
+                          if manifest.start_sha256 else "nothing: weights were drawn at random")),
         ("run", (f"`{manifest.run}`, recipe SHA-256 `{manifest.recipe_sha256[:12]}`, data "
                  f"`{manifest.data_fingerprint[:12]}`")),
         ("difficulty specification", f"SHA-256 `{manifest.specification_sha256[:12]}`"

@@ -32,8 +32,9 @@ from mmdg_model.training.model_card import model_card
 from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.whole_file import write_whole
 
-#: The recipe that `make train-default` trains.
+#: The recipes of `make train-default`: the first stage, and the one that goes on from its checkpoint.
 RECIPE = "default_weights"
+REFINED_RECIPE = "default_weights_refined"
 #: Largest accepted change of the known-answer logits by rounding to float16, relative to the largest or 1.
 FLOAT16_TOLERANCE = 0.02
 
@@ -110,11 +111,12 @@ def ship(directory: RunDirectory, out: Path, *, operating_point: OperatingPoint 
         weights.unlink()
         raise ShippingError(f"the weights take {size} bytes, shipped are at most {LARGEST_BYTES}: train a smaller "
                             "preset, such as micro")
-    about = halved.training
+    about, start = halved.training, directory.config().start
+    recipe = recipe_text(REFINED_RECIPE if start else RECIPE)
     manifest = Manifest(
         format_version=FORMAT_VERSION, sha256=sha256, bytes=size, purpose=halved.purpose, run=about["run"],
         method=about["method"], protocol=about["protocol"], sources=tuple(about["sources"]), seed=about["seed"],
-        epoch=about["epoch"], recipe_sha256=hashlib.sha256(recipe_text().encode()).hexdigest(),
+        epoch=about["epoch"], start_sha256=start or None, recipe_sha256=hashlib.sha256(recipe.encode()).hexdigest(),
         run_config_sha256=_hash(directory.config_file), data_fingerprint=about["data"], simulated=about["simulated"],
         specification_sha256=_hash(specification) if specification else None, trained_by=about["trained_by"],
         made_by=halved.created_by, float16_deviation=deviation, operating_point=operating_point,
@@ -132,7 +134,7 @@ def recipe_text(name: str = RECIPE) -> str:
     """
     path = resources.files("mmdg_model.training") / "recipes" / f"{name}.yaml"
     if not path.is_file():
-        raise ShippingError(f"no recipe {name!r} comes with the program; there is {RECIPE}")
+        raise ShippingError(f"no recipe {name!r} comes with the program; there are {RECIPE}, {REFINED_RECIPE}")
     return path.read_text(encoding="utf-8")
 
 
