@@ -40,7 +40,8 @@ class SweepPoint:
 
 def sweep(parameter: str, values: Sequence[str], *, root: Path, scenes: Sequence[str], count: int, model: Path,
           facts: ModelFacts, policy: Policy, options: SessionOptions | None = None, jobs: int = 1,
-          calibration: OperatingPointFile | None = None, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> list[SweepPoint]:
+          calibration: OperatingPointFile | None = None,
+          on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> list[SweepPoint]:
     """Films, scores and judges `count` test sessions of each scene at each value; writes `<parameter>.csv` to `root`.
 
     The table has one row a scored frame (`scoring.COLUMNS`). Films lie in `<root>/<parameter>=<value>` and are kept.
@@ -50,7 +51,8 @@ def sweep(parameter: str, values: Sequence[str], *, root: Path, scenes: Sequence
 
     Args:
         parameter: of `SWEEPS`. values: as text; the table's order. facts: of the model, from `scoring.model_facts`.
-        options: everything that does not vary. calibration: instead of the model's own operating point. on_progress: called with the value, sessions done, sessions in all.
+        options: everything that does not vary. calibration: instead of the model's own operating point.
+        on_progress: called with the value, sessions done, sessions in all.
 
     Raises:
         SimulationError: an unknown parameter or value; see also `studio.make_films` and `scoring.score_sessions`.
