@@ -1,22 +1,31 @@
 """Sessions with an operating-point file: each subset on each kind of camera has its own map, or it is no evidence."""
 
+import hashlib
 import math
+import signal
 from dataclasses import replace
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from calibration.operating_point_file import (
     CalibratedModel,
     CalibrationSessions,
     EvidenceMap,
     OperatingPointFile,
+    OperatingPointFileError,
+    file_bytes,
 )
 from mmdg_model.scorer import Modality, Purpose
+from pipeline.commands.live import app
+from pipeline.config import load_calibration, settings_from
 from pipeline.decision import Decided, DecisionEngine, ModelInfo, NotReady, SessionEnded
+from pipeline.decision_stage import DecisionStageSettings
 from pipeline.messages import ProcessEvent
 from pipeline.policy import Policy, PolicyError
 from pipeline.sequential_test import fewest_frames
+from pipeline.supervisor import ExitCode, Supervisor
 from pipeline.verdict import Verdict
 from tests.pipeline.scene import CAMERA, MODALITIES, MS, POINT, QUICK, observation, request, score
 
@@ -193,6 +202,62 @@ def test_a_policy_that_requires_what_no_map_has_is_refused():
                                           r"rgb\+depth"):
         Policy(apcer_max=0.1).check_calibration(calibration(evidence_map(RGB_D)))
     LENIENT.check_calibration(calibration(evidence_map(RGB_D)))
+
+
+def test_the_decision_process_does_not_start_with_a_policy_that_nothing_could_satisfy():
+    with pytest.raises(PolicyError, match=r"policies\.default\.apcer_max: accepting takes 4\.55 nats"):
+        DecisionStageSettings(calibration=calibration())
+    DecisionStageSettings(policies={"default": LENIENT}, calibration=calibration())
+
+
+@pytest.fixture
+def live(tmp_path, monkeypatch):
+    """What `mmdg-live --calibration` does before it starts a process: (settings, model) of a calibrated model."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"weights")
+    file = calibration(sha256=hashlib.sha256(b"weights").hexdigest())
+    path = tmp_path / "points.json"
+    path.write_bytes(file_bytes(file))
+    values = {"cameras": [{"spec": "simulated"}], "policy": {"apcer_max": 0.1, "bpcer_max": 0.1},
+              "calibration": str(path)}
+    return settings_from(values, "test"), model, file
+
+
+def test_the_configured_file_reaches_the_decision_process(live):
+    settings, model, file = live
+    assert load_calibration(settings, model) == file
+    supervisor = Supervisor(settings, model, on_report=print, should_stop=lambda: True)
+    decision = supervisor.children["decision"].arguments[-1]
+    assert decision.calibration == file
+    # It travels to a process of its own.
+    engine = DecisionEngine(decision.policies, model=MODEL, calibration=decision.calibration)
+    assert engine.calibration_id == file.calibration_id
+    assert load_calibration(msgspec.structs.replace(settings, calibration=None), model) is None
+
+
+@pytest.mark.parametrize(("alter", "error", "says"), [
+    (lambda path, model: model.write_bytes(b"others"), OperatingPointFileError, r"\$\.model\.sha256 is .* the model"),
+    (lambda path, model: path.write_text(path.read_text().replace('"scale": 1.0', '"scale": 1.5')),
+     OperatingPointFileError, "the file was altered"),
+    (lambda path, model: path.unlink(), OperatingPointFileError, "No such file"),
+])
+def test_a_file_that_does_not_fit_starts_nothing_and_leaves_nothing(live, tmp_path, alter, error, says):
+    settings, model, _ = live
+    alter(tmp_path / "points.json", model)
+    with pytest.raises(error, match=says):
+        Supervisor(settings, model, on_report=print, should_stop=lambda: True)
+    assert list((tmp_path / "runtime").iterdir()) == []
+
+
+def test_the_command_line_says_why_and_ends_with_wrong_usage(live, tmp_path, monkeypatch):
+    (tmp_path / "points.json").write_text("{}")
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)  # of this process, which goes on
+    answer = CliRunner().invoke(app, ["--camera", "simulated", "--model", str(live[1]), "--calibration",
+                                      str(tmp_path / "points.json")])
+    assert answer.exit_code == ExitCode.USAGE
+    assert "$.format is None, this build reads" in answer.stderr
 
 
 def test_a_calibration_of_another_model_begins_nothing():
