@@ -183,11 +183,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                               f"map with them, only {', '.join(there)}; calibrate them, or require fewer")
         supported = max(self.mapped(one).evidence_clip or 0.0 for one in fit)
         if supported < self.upper_bound:
-            raise PolicyError(
-                f"{path}.apcer_max: accepting takes {self.upper_bound:.2f} nats, calibration {file.calibration_id} "
-                f"supports {supported:.2f}: nothing could be accepted. Calibrate with at least "
-                f"{math.ceil(math.exp(self.upper_bound))} sessions of each class on one kind of camera, or allow more "
-                "errors")
+            remedy = "state a smaller min_accept_evidence, or allow more errors"
+            if self.upper_bound <= 20:
+                remedy = (f"calibrate with at least {math.ceil(math.exp(self.upper_bound))} sessions of each class on "
+                          "one kind of camera, or allow more errors")
+            raise PolicyError(f"{path}.apcer_max: accepting takes {self.upper_bound:.2f} nats, calibration "
+                              f"{file.calibration_id} supports {supported:.2f}: nothing could be accepted; {remedy}")
 
     def calibrated(self, point: OperatingPoint | None) -> Policy:
         """This policy for a checkpoint with that operating point. What the policy itself states stands.

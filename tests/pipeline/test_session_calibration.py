@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from calibration.operating_point_file import (
@@ -152,6 +154,27 @@ def test_no_sum_mixes_two_subsets():
     assert alternating.record.verdict is Verdict.UNDECIDED
 
 
+@settings(max_examples=60, deadline=None)
+@given(frames=st.lists(st.tuples(st.sampled_from([FULL, RGB_D, ("rgb", "infrared"), ("rgb",)]),
+                                 st.floats(-5, 50)), min_size=1, max_size=40),
+       maps=st.lists(st.sampled_from([FULL, RGB_D, ("rgb",)]), min_size=1, unique=True),
+       kind=st.sampled_from([KIND, KIND, "other", ""]))
+def test_nothing_is_accepted_on_frames_of_a_subset_without_a_map(frames, maps, kind):
+    policy = msgspec.structs.replace(LENIENT, required_modalities=(Modality.RGB,))
+    scene = Scene(calibration(*[evidence_map(subset) for subset in maps]), policy, kind=kind)
+    for modalities, logit in frames:
+        scene.both(1, logit, modalities)
+        if scene.session is None:
+            break
+    decided = [event.record for event in scene.events if isinstance(event, Decided)]
+    counted = sum(subset in maps for subset, _ in frames) if kind == KIND else 0
+    for record in decided:
+        assert tuple(m.value for m in record.modalities_used) in maps
+        assert record.frames_used <= counted
+    if not counted:
+        assert decided == []
+
+
 def test_what_one_subset_said_against_the_face_stays_a_debt_on_another():
     file = calibration(evidence_map(scale=0.1), evidence_map(RGB_D, scale=0.1))
     scene = Scene(file).both(2, -8.0).both(1, 5.0, RGB_D)
@@ -190,6 +213,8 @@ def test_a_policy_makes_a_map_more_cautious_never_less():
     (Policy(training_log_odds=0.0, apcer_max=0.1), r"p\.training_log_odds: 0\.0 contradicts"),
     # ln(0.95 / 0.01) = 4.55 nats; ln 95 sessions.
     (Policy(apcer_max=0.01), r"p\.apcer_max: accepting takes 4\.55 nats, .* supports 3\.00: .* at least 95 sessions"),
+    (Policy(apcer_max=0.1, min_accept_evidence=900.0), r"accepting takes 900\.00 nats.*smaller min_accept_evidence"),
+    (Policy(apcer_max=0.1, evidence_clip=1.0), r"supports 1\.00"),  # the policy's own bound is below its own aim
 ])
 def test_a_policy_that_the_calibration_cannot_serve_is_refused_with_the_remedy(policy, says):
     with pytest.raises(PolicyError, match=says):
