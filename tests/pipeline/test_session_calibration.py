@@ -285,6 +285,17 @@ def test_the_command_line_says_why_and_ends_with_wrong_usage(live, tmp_path, mon
     assert "$.format is None, this build reads" in answer.stderr
 
 
+def test_local_sessions_are_calibrated_too():
+    file = calibration(evidence_map(scale=0.1))
+    engine = DecisionEngine({LENIENT.name: LENIENT}, cameras=[CAMERA], model=MODEL, local_policy=LENIENT,
+                            calibration=file)
+    events = engine.observe(observation(1, MS, camera_kind=KIND), MS)
+    session = engine.session(events[0].request.session_id)
+    engine.score(score(1, 5.0, MODEL), MS)
+    assert session.evidence.llr_sum == pytest.approx(0.5)
+    assert session.calibration_id == file.calibration_id
+
+
 def test_a_calibration_of_another_model_begins_nothing():
     engine = DecisionEngine({LENIENT.name: LENIENT}, cameras=[CAMERA], model=MODEL, local_policy=LENIENT,
                             calibration=calibration(sha256="cd" * 32))
