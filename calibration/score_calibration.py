@@ -99,6 +99,11 @@ class FrameCorrelation:
     sessions: int
     pairs: int
 
+    @property
+    def lasting(self) -> float:
+        """ρ to temper evidence with: the larger one, so that what a session keeps is not counted again each frame."""
+        return min(max(self.within, self.total, 0.0), LARGEST_CORRELATION)
+
 
 def frame_correlation(sessions: Sequence[ArrayLike], classes: Sequence[str]) -> FrameCorrelation:
     """Fits an AR(1) to the scores of successive frames, all sessions in one pool.
@@ -131,6 +136,41 @@ def frame_correlation(sessions: Sequence[ArrayLike], classes: Sequence[str]) -> 
         within=_correlation_behind(lag_one, lengths), lag_one=lag_one, total=_lag_one(about_class),
         between=max(0.0, 1 - within / _mean_square(about_class)), sessions=len(kept),
         pairs=sum(len(scores) - 1 for scores, _ in kept))
+
+
+def correlation_interval(sessions: Sequence[ArrayLike], classes: Sequence[str], *, confidence: float = 0.95,
+                         resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Interval of `FrameCorrelation.lasting`: whole sessions drawn again with replacement (percentile bootstrap).
+
+    Sessions, not frames: frames of a session are what is not independent. Means of the classes stay as they are.
+
+    Args:
+        sessions, classes: as for `frame_correlation`. confidence: in (0, 1).
+
+    Raises:
+        CalibrationError: as `frame_correlation`.
+    """
+    found = frame_correlation(sessions, classes)
+    kept = [(np.asarray(scores, np.float64), name) for scores, name in zip(sessions, classes, strict=True)
+            if len(np.asarray(scores)) >= 5]
+    levels = {name: float(np.concatenate([scores for scores, own in kept if own == name]).mean())
+              for name in {name for _, name in kept}}
+    lengths = Counter(len(scores) for scores, _ in kept)
+    size = np.array([len(scores) for scores, _ in kept], np.float64)
+    drawn = np.random.default_rng(seed).integers(0, len(kept), (resamples, len(kept)))
+    bounds = []
+    for about_session in (True, False):
+        centred = [scores - (scores.mean() if about_session else levels[name]) for scores, name in kept]
+        products = np.array([float((one[1:] * one[:-1]).sum()) for one in centred])
+        squares = np.array([float((one**2).sum()) for one in centred])
+        moments = (products[drawn].sum(1) / (size - 1)[drawn].sum(1)) / (
+            np.maximum(squares[drawn].sum(1), 1e-300) / size[drawn].sum(1))
+        low, high = np.quantile(moments, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+        if about_session:  # the fitted means took some correlation away
+            low, high = _correlation_behind(low, lengths), _correlation_behind(high, lengths)
+        bounds.append((low, high))
+    low, high = (min(max(*ends, 0.0), LARGEST_CORRELATION) for ends in zip(*bounds, strict=True))
+    return min(low, found.lasting), max(high, found.lasting)
 
 
 def expected_lag_one(correlation: float, lengths: Mapping[int, int]) -> float:

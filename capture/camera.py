@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +25,8 @@ from capture.frames import FrameSet, StreamKind
 from capture.rig import Rig
 
 MonotonicNs = Callable[[], int]
+#: Characters of a camera kind at most, as messages carry it.
+_KIND_LENGTH = 128
 
 
 class CameraError(Exception):
@@ -72,6 +75,19 @@ class CameraDescription:
     live: bool  # False: recorded time, `LOCKSTEP` possible
     simulated: bool = False
     details: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def camera_kind(self) -> str:
+        """The kind of camera, whichever unit and however it is read: what scores are calibrated for.
+
+        The product's name in lower case with dashes (`intel-realsense-d435i`), `simulated-` and the profile for what
+        is rendered, `webcam` for any plain camera; a recording is of the kind that recorded it.
+        """
+        if "webcam" in (self.kind, self.details.get("recorded_with")):
+            return "webcam"
+        name = self.details.get("profile", self.rig.name) if self.simulated else self.rig.name
+        word = re.sub(r"[^a-z0-9_.]+", "-", name.lower()).strip("-._") or "unnamed"
+        return f"simulated-{word}"[:_KIND_LENGTH] if self.simulated else word[:_KIND_LENGTH]
 
     @property
     def streams(self) -> tuple[StreamKind, ...]:

@@ -13,6 +13,7 @@ checkpoint, whose SHA-256 covers it. Decisions apply it (`pipeline.policy.Policy
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,6 +78,12 @@ class OperatingPoint:
     def llr(self, logit: float) -> float:
         """A frame's log-likelihood ratio in nats, neither clipped nor tempered."""
         return self.logit_scale * logit + self.logit_offset
+
+    @property
+    def calibration_id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of its canonical JSON, as an operating-point file has one."""
+        blob = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(blob.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, float | int | str]:
         """Plain values for JSON, under the field names."""

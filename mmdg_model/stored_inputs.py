@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mmdg_model.backends.exported_model import MANIFEST_NAME
+from mmdg_model.backends.exported_model import MANIFEST_NAME, file_hash
 from mmdg_model.inputs import LARGEST_IMAGE_SIZE, InputSpecification
 from mmdg_model.safetensors_header import METADATA_KEY, read_header_metadata
 
@@ -31,3 +31,12 @@ def stored_image_size(model: Path) -> int:
     valid = isinstance(size, int) and not isinstance(size, bool) and 16 <= size <= LARGEST_IMAGE_SIZE
     return size if valid else DEFAULT_IMAGE_SIZE
 
+
+
+def stored_model_hash(model: Path) -> str:
+    """What the scorer will call its `model_hash`: SHA-256 of the checkpoint, or of an exported model's manifest.
+
+    Raises:
+        OSError: no such file.
+    """
+    return file_hash(model / MANIFEST_NAME if model.is_dir() else model)

@@ -115,7 +115,8 @@ class CameraStep:
             quality=quality_on_the_wire(crop) if crop is not None else None, bundle_sent=bundle is not None,
             modalities=["rgb", *(name for name, frame in (("depth", frame_set.depth), ("infrared", frame_set.infrared))
                                  if frame is not None)],
-            counters=counters, lockstep=self.lockstep, simulated=self.description.simulated)
+            counters=counters, lockstep=self.lockstep, simulated=self.description.simulated,
+            camera_kind=self.description.camera_kind)
         return CameraStepResult(observation, bundle, crop)
 
 

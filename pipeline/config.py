@@ -12,6 +12,8 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from calibration.operating_point_file import OperatingPointFile, read_operating_point_file
+from mmdg_model.stored_inputs import stored_model_hash
 from pipeline.policy import Policy, PolicyError
 from pipeline.security import Role, RoleMap
 
@@ -102,7 +104,7 @@ class KioskConfig(_Section, frozen=True, kw_only=True):
 
 
 class Settings(_Section, frozen=True, kw_only=True):
-    """Everything `mmdg-live` runs with."""
+    """Everything `mmdg-live` runs with. calibration: operating-point file (docs/calibration.md)."""
 
     cameras: Annotated[list[CameraConfig], Meta(min_length=1, max_length=8)]
     detection: DetectionConfig = DetectionConfig()
@@ -113,6 +115,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     kiosk: KioskConfig = KioskConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     runtime_dir: str | None = None
+    calibration: Annotated[str, Meta(min_length=1)] | None = None
 
 
 _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]+)`(?: - at `(?P<path>[^`]+)`)?")
@@ -181,6 +184,20 @@ def load_settings(path: Path, overrides: dict[str, Any] | None = None) -> Settin
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping at the top level, got {type(raw).__name__}")
     return settings_from({**raw, **(overrides or {})}, str(path))
+
+
+def load_calibration(settings: Settings, model: Path) -> OperatingPointFile | None:
+    """The operating-point file that is named, checked against the model that is going to run and the policy.
+
+    Raises:
+        OperatingPointFileError: as `read_operating_point_file`, or of another model.
+        PolicyError: the policy cannot be served with it. OSError: no such model.
+    """
+    if settings.calibration is None:
+        return None
+    found = read_operating_point_file(Path(settings.calibration), model_sha256=stored_model_hash(model))
+    settings.policy.check_calibration(found, "$.policy")
+    return found
 
 
 def worker_threads(settings: Settings, cores: int | None = None) -> int:

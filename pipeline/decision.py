@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from calibration.operating_point_file import OperatingPointFile
 from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import Purpose
 from pipeline.messages import CameraEnded, Observation, ProcessEvent, Score
@@ -24,6 +25,7 @@ from pipeline.session import (
     SessionEnded,
     SessionRequest,
     SessionStarted,
+    calibration_id_of,
 )
 from pipeline.verdict import DecisionRecord, ModelInfo, Origin, Reason, Verdict
 
@@ -64,11 +66,15 @@ class DecisionEngine:
         policies: by name. cameras: names in the configuration; None = whichever cameras show up.
         model: the checkpoint; None until inference announces it.
         local_policy: with a policy, a local session opens for each new subject; None when a kiosk opens sessions.
+        calibration: turns logits into evidence instead of the checkpoint's own operating point. With scores of another
+            model than it was fitted to nothing begins.
     """
 
     def __init__(self, policies: Mapping[str, Policy], *, cameras: Iterable[str] | None = None,
-                 model: ModelInfo | None = None, local_policy: Policy | None = None) -> None:
+                 model: ModelInfo | None = None, local_policy: Policy | None = None,
+                 calibration: OperatingPointFile | None = None) -> None:
         self.policies = dict(policies)
+        self.calibration = calibration
         self.model = model
         self.counters: Counter[str] = Counter()
         self._cameras = None if cameras is None else frozenset(cameras)
@@ -101,8 +107,11 @@ class DecisionEngine:
             raise NotReady(f"camera {camera!r} is being started and has not shown a frame yet; ask again")
         if not self.ready:
             lost = f", lost: {sorted(self._lost)}" if self._lost else ""
+            if self.model is not None and not self._calibrated:
+                raise NotReady(f"calibration {self.calibration_id} is of another model than the one that runs "
+                               f"({self.model.model_hash[:12]}); an operator has to calibrate it")
             raise NotReady(f"inference has announced no model{lost}" if self.model is None else f"engine{lost}")
-        session = Session(request, self.model, now_ns)
+        session = Session(request, self.model, now_ns, self.calibration)
         self._sessions[camera] = session
         return session.start()
 
@@ -217,8 +226,13 @@ class DecisionEngine:
 
     @property
     def ready(self) -> bool:
-        """A model is announced and no process of the path is lost."""
-        return self.model is not None and not self._lost
+        """A model is announced, a calibration file is of that model, and no process of the path is lost."""
+        return self.model is not None and self._calibrated and not self._lost
+
+    @property
+    def calibration_id(self) -> str | None:
+        """Of the file, or of the announced checkpoint's own operating point; None without either."""
+        return calibration_id_of(self.calibration, self.model)
 
     @property
     def busy_cameras(self) -> frozenset[str]:
@@ -233,6 +247,11 @@ class DecisionEngine:
     def session(self, session_id: str) -> Session | None:
         """The open session of this id."""
         return self._open(session_id)
+
+    @property
+    def _calibrated(self) -> bool:
+        return self.calibration is None or self.model is None or (
+            self.calibration.model.sha256 == self.model.model_hash)
 
     # --- inside -----------------------------------------------------------------------------------------------------
     def _open(self, session_id: str) -> Session | None:
@@ -275,6 +294,8 @@ class DecisionEngine:
         if self.model == model:
             return []
         changed, self.model = self.model is not None, model
+        if not self._calibrated:
+            self.counters["calibration_of_another_model"] += 1
         return self._end(list(self._sessions), Reason.MODEL_CHANGED, now_ns) if changed else []
 
     def _replaced(self, session: Session, observation: Observation) -> bool:
@@ -293,7 +314,7 @@ class DecisionEngine:
         request = SessionRequest(session_id=f"local-{observation.camera}-{self._local_sessions}",
                                  camera=observation.camera, policy=policy, origin=Origin.LOCAL)
         # Its clock starts with the frame that opens it, so that this frame belongs to it.
-        session = Session(request, self.model, observation.stamp_ns)
+        session = Session(request, self.model, observation.stamp_ns, self.calibration)
         self._sessions[observation.camera] = session
         events += session.start()
         return session

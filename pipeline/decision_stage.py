@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from calibration.operating_point_file import OperatingPointFile
 from pipeline import messages, security
 from pipeline.channels import PUB, PULL, ROUTER, ChannelError, Endpoints, Poller, drain, drain_with_user, send_now
 from pipeline.decision import (
@@ -56,6 +57,7 @@ class DecisionStageSettings:
             sessions. roles: who may connect to it.
         report_scores: a report line for each score, and the evidence in decision lines. For people at this machine.
         lockstep_limit_s: wall-clock limit for the score of one recorded frame.
+        calibration: the operating-point file; None = as the checkpoint's own operating point says.
     """
 
     policies: Mapping[str, Policy] = field(default_factory=lambda: {"default": Policy()})
@@ -66,12 +68,15 @@ class DecisionStageSettings:
     roles: RoleMap = field(default_factory=RoleMap.own_user)
     report_scores: bool = False
     lockstep_limit_s: float = 30.0
+    calibration: OperatingPointFile | None = None
 
     def __post_init__(self) -> None:
         if self.kiosk_endpoint is None and self.local_policy not in self.policies:
             raise ValueError(f"local_policy: no policy {self.local_policy!r}; there are {sorted(self.policies)}")
         for name, policy in self.policies.items():
             policy.check(f"policies.{name}")
+            if self.calibration is not None:
+                policy.check_calibration(self.calibration, f"policies.{name}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class DecisionStage:
         self.decisions = 0
         local = settings.policies[settings.local_policy] if settings.kiosk_endpoint is None else None
         self.engine = DecisionEngine(settings.policies, cameras=settings.cameras, model=settings.model,
-                                     local_policy=local)
+                                     local_policy=local, calibration=settings.calibration)
         self._unacknowledged: dict[tuple[str, int, int], _Unacknowledged] = {}
         self._scored_early: deque[tuple[str, int, int]] = deque(maxlen=16)  # scores that overtook their observation
         sockets, endpoints = context.sockets, context.endpoints
@@ -270,7 +275,7 @@ def report_of(event: Event, *, with_evidence: bool) -> dict[str, object]:
                 "time_to_decision_ms": round(record.time_to_decision_ms, 1), "policy": record.policy,
                 "model_hash": record.model.model_hash if record.model else None,
                 "model_purpose": record.model.purpose.value if record.model else None,
-                "simulated": record.simulated, "counters": record.counters}
+                "calibration_id": record.calibration_id, "simulated": record.simulated, "counters": record.counters}
             if with_evidence:
                 line["evidence"] = round(record.evidence, 3)
             if record.would_decide is not None:

@@ -71,6 +71,7 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation"):
         bundle_sent: a bundle of this sequence went to the hub (in lock-step: a score will follow).
         modalities: planes present in the set (`rgb`, `depth`, `infrared`).
         counters: the camera's cumulative drop counters by cause.
+        camera_kind: `CameraDescription.camera_kind`; "" is unknown, and no kind of camera is calibrated under it.
     """
 
     camera: Name
@@ -89,6 +90,7 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation"):
     counters: dict[str, int]
     lockstep: bool = False
     simulated: bool = False
+    camera_kind: Annotated[str, Meta(max_length=128)] = ""
 
 
 class CameraEnded(Message, frozen=True, kw_only=True, tag="camera_ended"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from calibration.operating_point_file import EvidenceMap, OperatingPointFile
 from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import Modality, Purpose
 from pipeline.guidance import GUIDANCE_CODES
@@ -60,6 +61,7 @@ _RANGES = {
     "min_time_ms": _Range(0, HARD_DEADLINE_MS),
     "frame_correlation": _Range(0, 1, open_high=True),
     "llr_clip": _Range(0, 20, open_low=True),
+    "evidence_clip": _Range(0, 1_000, open_low=True),
     "logit_scale": _Range(0, 100, open_low=True),
     "training_log_odds": _Range(-20, 20),
     "min_accept_evidence": _Range(0, 1_000),
@@ -83,7 +85,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         max_score_age_ms: a score of an older frame is no evidence.
         track_gap_ms: the subject unseen for longer breaks its track: positive evidence is forgotten.
         min_frames, min_time_ms: no bound counts before this many frames, spanning this much time.
-        llr_clip: bound of the evidence of one frame, in nats.
+        llr_clip: bound of the evidence of one frame, in nats; a calibration file may lower it.
+        evidence_clip: bound of the evidence of one track, likewise. None: as a calibration file says; without one none.
         logit_scale, training_log_odds: a frame's evidence is scale · logit - log odds. None: as the checkpoint's
             operating point says; without one 1, and 0 for ln(bona fide / attack) in the training data.
         frame_correlation: ρ of successive scored frames (AR(1)), see `sequential_test.effective_frames`. None: as the
@@ -113,6 +116,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     min_frames: int = 5
     min_time_ms: int = 300
     llr_clip: float = 4.0
+    evidence_clip: float | None = None
     logit_scale: float | None = None
     training_log_odds: float | None = None
     frame_correlation: float | None = None
@@ -144,6 +148,47 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Evidence of one frame in nats, clipped."""
         scale = 1.0 if self.logit_scale is None else self.logit_scale
         return max(-self.llr_clip, min(self.llr_clip, scale * logit - (self.training_log_odds or 0.0)))
+
+    def bounded(self, evidence: float) -> float:
+        """Evidence of a whole track in nats, within what the calibration's sessions support."""
+        return evidence if self.evidence_clip is None else max(-self.evidence_clip, min(self.evidence_clip, evidence))
+
+    def mapped(self, one: EvidenceMap) -> Policy:
+        """This policy for scores of one subset of modalities on one kind of camera, as an operating-point file has it.
+
+        What the policy states may only make it more cautious: the larger correlation and the smaller clips count.
+        """
+        return msgspec.structs.replace(
+            self, logit_scale=one.scale, training_log_odds=-one.offset,
+            frame_correlation=max(self.frame_correlation or 0.0, one.frame_correlation),
+            llr_clip=min(self.llr_clip, one.frame_llr_clip),
+            evidence_clip=min(one.evidence_clip, self.evidence_clip or one.evidence_clip))
+
+    def check_calibration(self, file: OperatingPointFile, path: str = "policies") -> None:
+        """Whether this policy can be served with that file at all. `path`: where the policy stands.
+
+        Raises:
+            PolicyError: it states a map of its own, no map has the modalities that it requires, or no such map supports
+                the evidence that accepting takes; then it says how many sessions would.
+        """
+        for field in ("logit_scale", "training_log_odds"):
+            if getattr(self, field) is not None:
+                raise PolicyError(f"{path}.{field}: {getattr(self, field)!r} contradicts calibration "
+                                  f"{file.calibration_id}, which maps logits itself; leave it out")
+        needed = {modality.value for modality in self.required_modalities}
+        fit = [one for one in file.maps if needed <= set(one.modalities)]
+        if not fit:
+            there = sorted({f"{one.camera_kind} {'+'.join(one.modalities)}" for one in file.maps})
+            raise PolicyError(f"{path}.required_modalities: {sorted(needed)}: calibration {file.calibration_id} has no "
+                              f"map with them, only {', '.join(there)}; calibrate them, or require fewer")
+        supported = max(self.mapped(one).evidence_clip or 0.0 for one in fit)
+        if supported < self.upper_bound:
+            remedy = "state a smaller min_accept_evidence, or allow more errors"
+            if self.upper_bound <= 20:
+                remedy = (f"calibrate with at least {math.ceil(math.exp(self.upper_bound))} sessions of each class on "
+                          "one kind of camera, or allow more errors")
+            raise PolicyError(f"{path}.apcer_max: accepting takes {self.upper_bound:.2f} nats, calibration "
+                              f"{file.calibration_id} supports {supported:.2f}: nothing could be accepted; {remedy}")
 
     def calibrated(self, point: OperatingPoint | None) -> Policy:
         """This policy for a checkpoint with that operating point. What the policy itself states stands.

@@ -102,7 +102,7 @@ def tempered(evidence: Evidence, policy: Policy) -> float:
     if not evidence.frames:
         return evidence.debt
     scale = effective_frames(evidence.frames, policy.correlation) / evidence.frames
-    return evidence.llr_sum * scale + evidence.debt
+    return policy.bounded(evidence.llr_sum * scale) + evidence.debt
 
 
 def for_acceptance(evidence: Evidence, policy: Policy) -> float:
@@ -129,7 +129,7 @@ def fewest_frames(policy: Policy, limit: int = 2000) -> int | None:
     It is the floor under the time to a decision: divide by the scores per second. None when `limit` is not enough.
     """
     for frames in range(1, limit + 1):
-        if frames >= policy.min_frames and policy.llr_clip * effective_frames(
-                frames, policy.correlation) >= policy.upper_bound:
+        if frames >= policy.min_frames and policy.bounded(policy.llr_clip * effective_frames(
+                frames, policy.correlation)) >= policy.upper_bound:
             return frames
     return None

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from calibration.operating_point_file import OperatingPointFile
 from mmdg_model.scorer import Modality, Purpose
 from pipeline import guidance, sequential_test
 from pipeline.guidance import Guidance
@@ -99,12 +100,23 @@ class _Seen:
     modalities: frozenset[str]
 
 
+def calibration_id_of(calibration: OperatingPointFile | None, model: ModelInfo | None) -> str | None:
+    """Of the file where there is one, else of the checkpoint's own operating point; None without either."""
+    if calibration is not None:
+        return calibration.calibration_id
+    return model.operating_point.calibration_id if model is not None and model.operating_point is not None else None
+
+
 class Session:
     """Feed it with `observe`, `score`, `tick`, `end`; each returns the events it led to. After the end: nothing."""
 
-    def __init__(self, request: SessionRequest, model: ModelInfo | None, now_ns: int) -> None:
+    def __init__(self, request: SessionRequest, model: ModelInfo | None, now_ns: int,
+                 calibration: OperatingPointFile | None = None) -> None:
         self.request = request
-        self.policy = request.policy.calibrated(model.operating_point if model is not None else None)
+        self.calibration = calibration
+        # With a file the map is that of the subset of modalities that scores use, and follows with the first of them.
+        point = model.operating_point if model is not None and calibration is None else None
+        self.policy = request.policy.calibrated(point)
         self.model = model
         self.began_ns = now_ns
         self.ended = False
@@ -128,6 +140,7 @@ class Session:
         self._all_simulated = True  # no observation was of anything else
         self._used: frozenset[Modality] | None = None  # by every counted frame since the last reset
         self._models: frozenset[ModelInfo] = frozenset()
+        self._uncalibrated: tuple[Reason, str] | None = None  # what the last score without a map lacked
         self._guidance = Guidance()
 
     # --- inputs -----------------------------------------------------------------------------------------------------
@@ -182,6 +195,11 @@ class Session:
             self.counters[cause] += 1
             return []
         seen = self._seen[score.sequence]
+        used = frozenset(Modality(name) for name in score.modalities)
+        if self._used is not None and used != self._used:
+            # Evidence of one subset is not evidence on another's scale: no sum mixes maps.
+            self._forget("modalities_changed")
+        self.policy = self._policy_for(score) or self.policy
         try:
             counted = sequential_test.count(self.evidence, score.logit, score.uncertainty, tuple(score.modalities),
                                             seen.stamp_ns, self.policy)
@@ -190,8 +208,7 @@ class Session:
             return []
         self.evidence = counted
         self._examined = True
-        used = frozenset(Modality(name) for name in score.modalities)
-        self._used = used if self._used is None else self._used & used
+        self._used = used
         self._models |= {ModelInfo(model_hash=score.model_hash, purpose=Purpose(score.purpose))}
         events = self._enter(Phase.DECIDING)
         bound = sequential_test.crossed(self.evidence, self.policy)
@@ -236,8 +253,13 @@ class Session:
             time_to_decision_ms=(now_ns - self.began_ns) / _NS_PER_MS, policy=self.policy.name, model=self.model,
             simulated=self._simulated, nonce=self.request.nonce, transaction_hash=self.request.transaction_hash,
             expires_in_ms=self.policy.expires_in_ms, evidence=sequential_test.tempered(self.evidence, self.policy),
-            counters=dict(self.counters), would_decide=would)
+            counters=dict(self.counters), would_decide=would, calibration_id=self.calibration_id)
         return [Decided(record=record), SessionEnded(session_id=record.session_id, reason=ended_as(why))]
+
+    @property
+    def calibration_id(self) -> str | None:
+        """Of what makes logits evidence here; None = nobody has calibrated them."""
+        return calibration_id_of(self.calibration, self.model)
 
     # --- inside -----------------------------------------------------------------------------------------------------
     def _stall_of(self, observation: Observation) -> int:
@@ -313,7 +335,34 @@ class Session:
             return "score_lacks_modality"
         if self.model is None or score.model_hash != self.model.model_hash or score.purpose != self.model.purpose:
             return "score_of_another_model"
+        if self._policy_for(score) is None:
+            self._uncalibrated = self._lacking_calibration(frozenset(score.modalities))
+            return "score_without_calibration"
         return None
+
+    def _policy_for(self, score: Score) -> Policy | None:
+        """The policy with the map of the score's modalities on this kind of camera; None: nobody has calibrated it.
+
+        A checkpoint's own operating point is of all three modalities, and so are the numbers that a policy states.
+        """
+        if self.calibration is None:
+            return self.policy if frozenset(score.modalities) == _MODALITIES else None
+        kind = self._last.camera_kind if self._last is not None else ""
+        found = self.calibration.map_for(kind, score.modalities)
+        if found is None or self.calibration.model.sha256 != score.model_hash:
+            return None
+        return self.request.policy.mapped(found)
+
+    def _lacking_calibration(self, used: frozenset[str]) -> tuple[Reason, str]:
+        """Which modality the least calibrated subset has beyond the used ones; none where no such subset exists."""
+        subsets = [_MODALITIES] if self.calibration is None else [
+            frozenset[str](one.modalities) for one in self.calibration.maps
+            if self._last is not None and one.camera_kind == self._last.camera_kind]
+        wider = sorted((subset for subset in subsets if used < subset), key=len)
+        if not wider:
+            return Reason.CALIBRATION_MISSING, Reason.CALIBRATION_MISSING.value
+        missing = next(modality.value for modality in Modality if modality.value in wider[0] - used)
+        return Reason.MODALITY_MISSING, f"{Reason.MODALITY_MISSING.value}:{missing}"
 
     def _limits(self) -> list[tuple[int, Reason]]:
         limits = [(self._received_ns + self._stall_ns, Reason.STREAM_STALE), (self._deadline_ns, Reason.DEADLINE),
@@ -333,6 +382,8 @@ class Session:
             for modality in self.policy.required_modalities:
                 if modality not in self._last.modalities:
                     return Reason.MODALITY_MISSING, f"{Reason.MODALITY_MISSING.value}:{modality.value}"
+        if self._uncalibrated is not None and self.counters["score_without_calibration"] > self.evidence.frames:
+            return self._uncalibrated
         gated = sum(n for cause, n in self.counters.items() if cause.startswith("gated_"))
         if gated > self.evidence.frames:
             return Reason.QUALITY_INSUFFICIENT, Reason.QUALITY_INSUFFICIENT.value

@@ -21,7 +21,7 @@ from pipeline import messages
 from pipeline.camera_stage import CameraStageSettings
 from pipeline.camera_stage import run as run_camera
 from pipeline.channels import PULL, PUSH, Endpoints, Poller, Sockets, drain, make_runtime_dir, send_now
-from pipeline.config import Settings, worker_threads
+from pipeline.config import Settings, load_calibration, worker_threads
 from pipeline.decision_stage import DecisionStageSettings
 from pipeline.decision_stage import run as run_decision
 from pipeline.hub_stage import run as run_hub
@@ -81,11 +81,16 @@ class Outcome:
 
 
 class Supervisor:
-    """Runs one pipeline. `on_report` receives each JSON line of the decision process; `should_stop` is polled."""
+    """Runs one pipeline. `on_report` receives each JSON line of the decision process; `should_stop` is polled.
+
+    Raises:
+        OperatingPointFileError, PolicyError: the configured calibration cannot be used with this model or policy.
+    """
 
     def __init__(self, settings: Settings, model: Path, *, on_report: Callable[[str], None],
                  should_stop: Callable[[], bool], report_scores: bool = False) -> None:
         self.settings = settings
+        self.calibration = load_calibration(settings, model)
         self.on_report = on_report
         self.should_stop = should_stop
         self.report_scores = report_scores
@@ -109,7 +114,8 @@ class Supervisor:
         decision = DecisionStageSettings(
             policies={settings.policy.name: settings.policy}, local_policy=settings.policy.name,
             kiosk_endpoint=settings.kiosk.endpoint, roles=settings.kiosk.roles,
-            cameras=tuple(camera.name for camera in settings.cameras), report_scores=self.report_scores)
+            cameras=tuple(camera.name for camera in settings.cameras), report_scores=self.report_scores,
+            calibration=self.calibration)
         inference = InferenceSettings(model=self._model, expected_sha256=settings.inference.sha256,
                                       threads=worker_threads(settings), backend=settings.inference.backend,
                                       precision=settings.inference.precision)

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     TRACK_LOST = "track_lost"
     QUALITY_INSUFFICIENT = "quality_insufficient"
     MODALITY_MISSING = "modality_missing"
+    CALIBRATION_MISSING = "calibration_missing"
     FACE_SWAPPED = "face_swapped"
     STREAM_STALE = "stream_stale"
     STREAM_ENDED = "stream_ended"
@@ -58,7 +59,8 @@ class Reason(StrEnum):
 #: `session.ended` in the words of the contract, by reason; everything else is `decided`.
 _ENDED = {
     Reason.DEADLINE: "timeout", Reason.NO_FACE: "timeout", Reason.QUALITY_INSUFFICIENT: "timeout",
-    Reason.MODALITY_MISSING: "timeout", Reason.CANCELLED: "cancelled", Reason.ABANDONED: "abandoned",
+    Reason.MODALITY_MISSING: "timeout", Reason.CALIBRATION_MISSING: "timeout", Reason.CANCELLED: "cancelled",
+    Reason.ABANDONED: "abandoned",
     Reason.STREAM_STALE: "device_lost", Reason.STREAM_ENDED: "device_lost", Reason.DEVICE_LOST: "device_lost",
     Reason.CLOCK_JUMP: "device_lost", Reason.ENGINE_ERROR: "engine_error", Reason.ENGINE_STOPPED: "engine_error",
     Reason.MODEL_CHANGED: "engine_error",
@@ -139,6 +141,8 @@ class DecisionRecord:
         time_to_decision_ms: since the session began, on the session's clock.
         counters: what was left out, by cause.
         would_decide: what the evidence alone would have said; None unless the policy exposes it.
+        calibration_id: of the operating-point file that made logits evidence, or of the checkpoint's own operating
+            point; None = nobody has calibrated them.
     """
 
     session_id: str
@@ -160,3 +164,4 @@ class DecisionRecord:
     evidence: float
     counters: dict[str, int]
     would_decide: Verdict | None
+    calibration_id: str | None = None

@@ -6,6 +6,7 @@ import typer
 
 from pipeline.commands import (
     benchmark,
+    calibrate,
     data,
     demo,
     doctor,
@@ -35,7 +36,7 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, pretrain,
+for _command in (benchmark, calibrate, data, demo, doctor, evaluate, explain, export, kiosk, pretrain,
                  record, report, sensitivity, sessions, simulate, train, weights):
     _command.register(app)
 

@@ -46,6 +46,9 @@ def live(
     model: Annotated[Path | None, typer.Option(
         help="Checkpoint (.safetensors), or folder of `mmdg export`. Default: the one that comes with the program "
              "(mmdg weights show), which decides on simulated cameras alone.")] = None,
+    calibration: Annotated[Path | None, typer.Option(
+        help="Operating-point file of `mmdg calibrate score` for this model: what scores are worth as evidence, by "
+             "kind of camera and modalities. Default: the checkpoint's own operating point.")] = None,
     kiosk: Annotated[str | None, typer.Option(
         help="Serve kiosks at ipc://PATH (docs/kiosk-protocol.md). Without it a local session is opened for each "
              "person who appears; such a decision can never open anything.")] = None,
@@ -67,11 +70,12 @@ def live(
     from msgspec import to_builtins
     from msgspec.structs import replace
 
+    from calibration.operating_point_file import OperatingPointFileError
     from capture.camera import CameraError, NoDeviceError
     from pipeline.camera_probe import is_simulated, probe
     from pipeline.channels import ChannelError
     from pipeline.config import ConfigError, Settings, load_settings, settings_from
-    from pipeline.policy import SIMULATED_POLICY
+    from pipeline.policy import SIMULATED_POLICY, PolicyError
     from pipeline.report_lines import render
     from pipeline.supervisor import ExitCode, Supervisor
 
@@ -80,6 +84,8 @@ def live(
     overrides: dict[str, Any] = {}
     if camera is not None:
         overrides["cameras"] = [{"spec": camera, "pace": pace.value, "seed": seed}]
+    if calibration is not None:
+        overrides["calibration"] = str(calibration)
     if kiosk is not None:
         overrides["kiosk"] = {"endpoint": kiosk}
     try:
@@ -121,7 +127,7 @@ def live(
                                 should_stop=lambda: stop["asked"] or (ends_s is not None
                                                                       and time.monotonic() >= ends_s))
         outcome = supervisor.run()
-    except ChannelError as error:
+    except (ChannelError, OperatingPointFileError, PolicyError) as error:
         raise _fail(str(error), ExitCode.USAGE) from None
     if as_json:
         print(json.dumps({"type": "summary", "exit_code": int(outcome.exit_code), "error": outcome.error,

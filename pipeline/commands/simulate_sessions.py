@@ -210,6 +210,8 @@ def sweep_command(
     rate: Rate = 10.0,
     operating_point: Annotated[Path | None, typer.Option(help="file of mmdg simulate calibrate; the checkpoint's own "
                                                               "by default")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="file of mmdg calibrate score, instead of an operating "
+                                                          "point")] = None,
     jobs: Jobs = None,
 ) -> None:
     """Film, score and judge the same sessions with one circumstance changed; writes OUT/PARAMETER.csv, a row a frame.
@@ -218,6 +220,7 @@ def sweep_command(
     """
     from dataclasses import replace
 
+    from calibration.operating_point_file import read_operating_point_file
     from mmdg_model.operating_point import read_operating_point
     from pipeline.simulated_sessions.evaluation import Outcomes
     from pipeline.simulated_sessions.plan import SessionOptions
@@ -232,11 +235,14 @@ def sweep_command(
         facts = model_facts(model)
         if operating_point is not None:
             facts = replace(facts, info=replace(facts.info, operating_point=read_operating_point(operating_point)))
+        file = None
+        if calibration is not None:
+            file = read_operating_point_file(calibration, model_sha256=facts.info.model_hash)
         with _bar(console, "sessions") as show:
             points = sweep(parameter, values.split(",") if values else SWEEPS[parameter], root=out,
                            scenes=_scenes(scenes), count=count, model=model, facts=facts, policy=_policy(None, facts),
                            options=SessionOptions(seed=seed, frames=frames, frame_rate=rate), jobs=jobs,
-                           on_progress=lambda what, done, total: show(done, total))
+                           calibration=file, on_progress=lambda what, done, total: show(done, total))
     counted = ("sessions", "accepted", "rejected", "undecided", "non_response", "frames", "missed")
     lines = ["simulated sessions", f"{parameter},species,{','.join(counted)}"]
     for point in points:
@@ -249,6 +255,7 @@ def sweep_command(
 @contextmanager
 def _failing(console: Console) -> Iterator[None]:
     """Prints the errors that are answers, and ends with exit code 1."""
+    from calibration.operating_point_file import OperatingPointFileError
     from calibration.score_calibration import CalibrationError
     from capture.camera import CameraError
     from capture.recording import RecordingError
@@ -262,7 +269,8 @@ def _failing(console: Console) -> Iterator[None]:
 
     try:
         yield
-    except (CalibrationError, CameraError, RecordingError, DetectorError, OperatingPointError, ScoringError,
+    except (CalibrationError, CameraError, RecordingError, DetectorError, OperatingPointError,
+            OperatingPointFileError, ScoringError,
             ShippedWeightsError, PolicyError, FilmError, SimulationError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from align.crop import CropSettings
-from capture.camera import Camera, EndOfStreamError
+from capture.camera import Camera, CameraDescription, EndOfStreamError
 from detect.faces import Detector
 from mmdg_model.scorer import CropPlanes
 from pipeline import messages
 from pipeline.bundle import unpack
 from pipeline.camera_stage import CameraStep
 from pipeline.messages import Observation
-from pipeline.simulated_sessions.presentation import Truth
+from pipeline.simulated_sessions.presentation import SessionCamera, Truth
 from pipeline.simulated_trees.files import write_whole
 
 #: Camera's name in the observations.
@@ -70,10 +70,26 @@ def film_session(camera: Camera, truth: Truth, detector: Detector, *, crop_size:
     Raises:
         CameraError, DetectorError: as the live path.
     """
+    _, observations, crops = film_frames(camera, detector, crop_size=crop_size)
+    first = next(iter(crops.values()), None)
+    return Film(record=FilmRecord(
+        truth=truth, crop_size=crop_size, observations=observations, crop_sequences=list(crops),
+        depth_unit_m=first.depth_unit_m if first else 1e-4,
+        infrared_bit_depth=first.infrared_bit_depth if first else 8), crops=tuple(crops.values()))
+
+
+def film_frames(camera: Camera, detector: Detector, *,
+                crop_size: int) -> tuple[CameraDescription, list[Observation], dict[int, CropPlanes]]:
+    """The camera, what the live camera step observed of every set, and the crops by sequence. Closes the camera.
+
+    Raises:
+        CameraError, DetectorError: as the live path.
+    """
     observations: list[Observation] = []
     crops: dict[int, CropPlanes] = {}
     try:
-        step = CameraStep(CAMERA, camera.open(), detector, CropSettings(size=crop_size), lockstep=True)
+        description = camera.open()
+        step = CameraStep(CAMERA, description, detector, CropSettings(size=crop_size), lockstep=True)
         while True:
             try:
                 frame_set = camera.read(_READ_TIMEOUT_S)
@@ -86,11 +102,16 @@ def film_session(camera: Camera, truth: Truth, detector: Detector, *, crop_size:
                 crops[frame_set.sequence] = unpack(result.bundle)[1]
     finally:
         camera.close()
-    first = next(iter(crops.values()), None)
-    return Film(record=FilmRecord(
-        truth=truth, crop_size=crop_size, observations=observations, crop_sequences=list(crops),
-        depth_unit_m=first.depth_unit_m if first else 1e-4,
-        infrared_bit_depth=first.infrared_bit_depth if first else 8), crops=tuple(crops.values()))
+    return description, observations, crops
+
+
+def camera_kind_of(record: FilmRecord) -> str:
+    """The kind of camera that filmed; of films made before observations carried it, what the index says."""
+    stated = next((seen.camera_kind for seen in record.observations if seen.camera_kind), "")
+    if stated:
+        return stated
+    own = record.truth.renderer == SessionCamera.__module__
+    return f"simulated-{record.truth.profile if own else record.truth.renderer.rpartition('.')[2].lower()}"
 
 
 _PLANES = ("colour", "depth", "infrared")

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from calibration.operating_point_file import OperatingPointFile
 from mmdg_model.scorer import Modality
 from pipeline import messages, sequential_test
 from pipeline.decision import DecisionEngine
 from pipeline.messages import CameraEnded, Observation, Score
 from pipeline.policy import Policy
 from pipeline.session import Decided, Event, SessionRequest
-from pipeline.simulated_sessions.film import CAMERA, FilmRecord
+from pipeline.simulated_sessions.film import CAMERA, FilmRecord, camera_kind_of
 from pipeline.simulated_sessions.presentation import Truth
 from pipeline.simulated_sessions.scoring import FrameScore
 from pipeline.verdict import DecisionRecord, ModelInfo, Origin
@@ -44,10 +45,11 @@ class JudgedSession:
 
 
 def judge(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo,
-          withheld: Sequence[Modality] = ()) -> JudgedSession:
+          withheld: Sequence[Modality] = (), calibration: OperatingPointFile | None = None) -> JudgedSession:
     """The decision that a session opened with its first frame comes to; one that its film does not decide is
-    undecided."""
-    decided = [event.record for event in _run(record, scores, policy, model, withheld)[0] if isinstance(event, Decided)]
+    undecided. calibration: instead of the model's own operating point."""
+    events, _ = _run(record, scores, policy, model, withheld, calibration)
+    decided = [event.record for event in events if isinstance(event, Decided)]
     assert len(decided) == 1, f"{record.truth.key}: {len(decided)} decisions, expected one"
     return JudgedSession(truth=record.truth, decision=decided[0], frames=len(record.observations),
                          missed=len(record.observations) - len(record.crop_sequences),
@@ -64,15 +66,15 @@ def peak_evidence(record: FilmRecord, scores: Sequence[FrameScore], policy: Poli
 
 
 def _run(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo,
-         withheld: Sequence[Modality]) -> tuple[list[Event], float]:
+         withheld: Sequence[Modality], calibration: OperatingPointFile | None = None) -> tuple[list[Event], float]:
     """All events, and the peak of the evidence for acceptance where a bound could have counted."""
-    engine = DecisionEngine({policy.name: policy}, cameras=[CAMERA], model=model)
+    engine = DecisionEngine({policy.name: policy}, cameras=[CAMERA], model=model, calibration=calibration)
     first, by_sequence = record.observations[0], {score.sequence: score for score in scores}
     events = engine.begin(SessionRequest(session_id=record.truth.key, camera=CAMERA, policy=policy,
                                          origin=Origin.LOCAL), first.stamp_ns)
-    peak = -math.inf
+    peak, kind = -math.inf, camera_kind_of(record)
     for each in record.observations:
-        observation = _lacking(each, withheld)
+        observation = messages.replace(_lacking(each, withheld), camera_kind=kind)
         events += engine.observe(observation, observation.stamp_ns)
         if observation.sequence not in by_sequence:
             continue

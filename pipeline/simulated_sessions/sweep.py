@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from calibration.operating_point_file import OperatingPointFile
 from mmdg_model.scorer import Modality
 from mmdg_model.training.samples import Split
 from mmdg_model.whole_file import write_whole
@@ -39,16 +40,19 @@ class SweepPoint:
 
 def sweep(parameter: str, values: Sequence[str], *, root: Path, scenes: Sequence[str], count: int, model: Path,
           facts: ModelFacts, policy: Policy, options: SessionOptions | None = None, jobs: int = 1,
+          calibration: OperatingPointFile | None = None,
           on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> list[SweepPoint]:
     """Films, scores and judges `count` test sessions of each scene at each value; writes `<parameter>.csv` to `root`.
 
     The table has one row a scored frame (`scoring.COLUMNS`). Films lie in `<root>/<parameter>=<value>` and are kept.
-    With a modality missing, the decision does without it, too: this asks what the network makes of it. The policy of a
-    live camera refuses such frames.
+    With a modality missing, the decision does without it, too, where `calibration` has a map for what is left; without
+    one such sessions are undecided, and the table says what the network made of them. The default policy of a live
+    camera refuses such frames.
 
     Args:
         parameter: of `SWEEPS`. values: as text; the table's order. facts: of the model, from `scoring.model_facts`.
-        options: everything that does not vary. on_progress: called with the value, sessions done, sessions in all.
+        options: everything that does not vary. calibration: instead of the model's own operating point.
+        on_progress: called with the value, sessions done, sessions in all.
 
     Raises:
         SimulationError: an unknown parameter or value; see also `studio.make_films` and `scoring.score_sessions`.
@@ -71,7 +75,7 @@ def sweep(parameter: str, values: Sequence[str], *, root: Path, scenes: Sequence
         needed = tuple(modality for modality in policy.required_modalities if modality not in lacking)
         bent = msgspec.structs.replace(policy, required_modalities=needed)
         points.append(SweepPoint(parameter=parameter, value=value, lacking=lacking, judged=tuple(
-            judge(record, scores[key], bent, facts.info, lacking) for key, record in records.items())))
+            judge(record, scores[key], bent, facts.info, lacking, calibration) for key, record in records.items())))
     write_whole(root / f"{parameter}.csv", "".join(lines).encode())
     return points
 

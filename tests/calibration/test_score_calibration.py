@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from calibration.score_calibration import CalibrationError, frame_correlation, platt_scaling
+from calibration.score_calibration import (
+    CalibrationError,
+    correlation_interval,
+    frame_correlation,
+    platt_scaling,
+)
 
 
 def normal_scores(separation, number, seed=0, share_live=0.5):
@@ -21,6 +26,16 @@ def test_scale_and_offset_are_those_of_the_likelihood_ratio_whatever_the_prior(s
     found = platt_scaling(scores * stretch + 5.0, live)
     assert found.scale == pytest.approx(1.6 / stretch, rel=0.06)
     assert found.scale * 5.0 + found.offset == pytest.approx(0.0, abs=0.08)
+
+
+def test_scale_and_offset_are_those_of_scikit_learn():
+    """scikit-learn 1.9.1, `sklearn.calibration._sigmoid_calibration` (Platt's targets) on the same scores."""
+    live = np.repeat([True, False], 60)
+    scores = np.round(np.random.default_rng(11).normal(np.where(live, 1.0, -0.4), 1.3), 3)
+    assert scores[:3].tolist() == [1.044, 2.768, 2.592]
+    found = platt_scaling(scores, live)
+    assert found.scale == pytest.approx(0.6980637664923252, abs=1e-4)
+    assert found.offset == pytest.approx(-0.2521451481030779, abs=1e-4)
 
 
 def test_separated_classes_give_a_finite_scale():
@@ -64,6 +79,23 @@ def test_the_correlation_within_sessions_is_found_from_short_ones(correlation):
     assert found.lag_one < correlation - 0.03  # the fitted mean takes some away
     assert found.total > 0.75  # the sessions' own levels are a correlation, too
     assert found.between > 0.5
+
+
+@pytest.mark.parametrize(("correlation", "level"), [(0.3, 0.0), (0.7, 0.0), (0.9, 0.0), (0.3, 1.0)])
+def test_the_interval_holds_the_true_correlation_and_narrows_with_sessions(correlation, level):
+    # Levels of the sessions' own are a correlation too: (ρ + level²) / (1 + level²).
+    truth = (correlation + level**2) / (1 + level**2)
+    widths = []
+    for number in (40, 640):
+        held = []
+        for seed in range(20):
+            series = autoregressive(correlation, 16, number, level=level, seed=seed)
+            low, high = correlation_interval(series, ["live"] * number, resamples=200)
+            assert 0 <= low <= frame_correlation(series, ["live"] * number).lasting <= high < 1
+            held.append(low - 0.02 <= truth <= high + 0.02)
+        widths.append(high - low)
+        assert sum(held) >= 17  # of 20, at 95 %
+    assert widths[1] < widths[0] / 2
 
 
 def test_levels_of_species_are_no_correlation():
