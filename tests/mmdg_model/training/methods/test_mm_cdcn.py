@@ -48,9 +48,19 @@ def test_a_branch_has_the_published_widths():
     assert sum(value.numel() for value in branch.parameters()) == count
     joined = 9 * 384 * 128 + 2 * 128 + 9 * 128
     assert sum(value.numel() for value in network.parameters()) == 3 * count + joined
-    planes, present = torch.empty(2, 3, 3, 224, 224, device="meta"), torch.empty(2, 3, dtype=torch.bool, device="meta")
-    assert branch(planes[:, 0]).shape == (2, 128, 28, 28)
-    del present
+    assert branch(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 128, 28, 28)
+
+
+def test_a_branch_reads_its_own_modality_alone():
+    """The release's depth branch goes on with what RGB's second block gave."""
+    network, planes = method("mm_cdcn").network, samples().planes.requires_grad_()
+    for index, branch in enumerate(network.branches):
+        features = []
+        hook = branch.register_forward_hook(lambda _, __, output, features=features: features.append(output))
+        network(planes, torch.ones(8, 3, dtype=torch.bool))
+        hook.remove()
+        (gradient,) = torch.autograd.grad(features[0].square().sum(), planes)
+        assert [bool(gradient[:, other].any()) for other in range(3)] == [other == index for other in range(3)]
 
 
 def test_a_score_is_four_times_what_the_maps_mean_has_above_one_half():
