@@ -34,7 +34,7 @@ class PlainViT(nn.Module):
         stream_SND: Tensor = self.embedding(images)
         attended_SND = stream_SND
         for block in self.blocks:
-            stream_SND, attended_SND = _through(cast(ViTBlock, block), stream_SND)
+            stream_SND, attended_SND = through_block(block, stream_SND)
         class_SD: Tensor = self.norm(stream_SND[:, 0])
         return class_SD, attended_SND[:, 0]
 
@@ -66,7 +66,7 @@ class EarlyFusionViT(nn.Module):
         self.config = config
         self.fusion = nn.Conv2d(3 * len(MODALITIES), 3, kernel_size=1)
         self.vit = PlainViT(config)
-        self.head = _head(config.width)
+        self.head = new_head(config.width)
         with torch.no_grad():
             self.fusion.weight.copy_(torch.eye(3).repeat(1, len(MODALITIES))[:, :, None, None] / len(MODALITIES))
             self.fusion.bias.zero_()  # type: ignore[union-attr]
@@ -78,8 +78,7 @@ class EarlyFusionViT(nn.Module):
         Raises:
             ValueError: wrong shapes, or a row with no modality present.
         """
-        read_BM = _read(planes, present_BM, self.config)
-        seen = torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes))
+        seen, _ = read_planes(planes, present_BM, self.config)
         class_BD, _ = self.vit(self.fusion(seen.flatten(1, 2)))
         logits: Tensor = self.head(class_BD)
         return logits
@@ -93,7 +92,7 @@ class LateFusionViT(nn.Module):
         self.config = config
         self.vit = PlainViT(config)
         self.uncertainty: TokenUncertainty = build_uncertainty(config)
-        self.head = _head(len(MODALITIES) * config.width)
+        self.head = new_head(len(MODALITIES) * config.width)
 
     def forward(self, planes: Tensor, present_BM: Tensor) -> NetworkOutput:
         """`[b, 3, 3, S, S]`, `bool [b, 3]` to logits, class tokens and their certainty, which only ReGrad reads.
@@ -103,8 +102,7 @@ class LateFusionViT(nn.Module):
         Raises:
             ValueError: wrong shapes, or a row with no modality present.
         """
-        read_BM = _read(planes, present_BM, self.config)
-        seen = torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes))
+        seen, read_BM = read_planes(planes, present_BM, self.config)
         class_SD, attended_SD = self.vit(seen.flatten(0, 1))
         shape = (*read_BM.shape, self.config.width)
         class_tokens_BMD = class_SD.reshape(shape) * read_BM[:, :, None].to(class_SD.dtype)
@@ -151,22 +149,28 @@ def _start(network: EarlyFusionViT | LateFusionViT, context: MethodContext) -> N
         parameter.requires_grad_(is_trainable(name, context.model))
 
 
-def _through(block: ViTBlock, stream_SND: Tensor) -> tuple[Tensor, Tensor]:
-    """A pre-norm block: the next stream, and what the attention added."""
+def through_block(module: nn.Module, stream_SND: Tensor) -> tuple[Tensor, Tensor]:
+    """Through a pre-norm `ViTBlock`: the next stream, and what the attention added, `[s, n, d]` each."""
+    block = cast(ViTBlock, module)
     attended_SND: Tensor = block.attention(block.attention_norm(stream_SND))
     residual_SND = stream_SND + attended_SND
     return residual_SND + block.mlp(block.mlp_norm(residual_SND)), attended_SND
 
 
-def _head(width: int) -> nn.Linear:
+def new_head(width: int) -> nn.Linear:
+    """Two logits of `width` channels, drawn as a ViT's other projections."""
     head = nn.Linear(width, 2)
     nn.init.trunc_normal_(head.weight, std=INIT_STD)
     nn.init.zeros_(head.bias)
     return head
 
 
-def _read(planes: Tensor, present_BM: Tensor, config: ModelConfig) -> Tensor:
-    """Which planes are read, `bool [b, m]`, after a check of the input."""
+def read_planes(planes: Tensor, present_BM: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Planes with 0 in what is not read, and which are read, `bool [b, m]`, after a check of the input.
+
+    Raises:
+        ValueError: wrong shapes, or a row with no modality present.
+    """
     expected = (len(planes), len(MODALITIES), 3, config.image_size, config.image_size)
     if tuple(planes.shape) != expected:
         raise ValueError(f"planes have shape {tuple(planes.shape)}, expected (b, 3, 3, {config.image_size}, "
@@ -176,4 +180,6 @@ def _read(planes: Tensor, present_BM: Tensor, config: ModelConfig) -> Tensor:
     if not bool(present_BM.any(dim=1).all()):
         row = int((~present_BM.any(dim=1)).nonzero()[0])
         raise ValueError(f"row {row} of the batch has no modality present; a score needs at least one")
-    return present_BM if config.absence is AbsenceEncoding.FLAG else torch.ones_like(present_BM)
+    read_BM = present_BM if config.absence is AbsenceEncoding.FLAG else torch.ones_like(present_BM)
+    # Selected, not multiplied: 0 · NaN is NaN, and an absent plane may hold anything.
+    return torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes)), read_BM

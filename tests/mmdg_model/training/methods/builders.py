@@ -55,6 +55,9 @@ def precise(name, **changes):
     """In float64, without draws, and lively: fresh adapters are silent, and modalities would not meet."""
     found = method(name, **({"model": STILL, "optimiser": SGD} | changes))
     generator = torch.Generator().manual_seed(11)
+    for module in found.network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     with torch.no_grad():
         for key, parameter in found.network.named_parameters():
             if key.endswith("up.weight"):

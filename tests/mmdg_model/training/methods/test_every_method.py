@@ -34,11 +34,27 @@ from tests.mmdg_model.training.methods.builders import (
 #: ViT-B/16 without its own head (85,798,656) and a head of 2, of one token (and the fusing convolution) or three.
 PAPER_SIZE = {
     **dict.fromkeys([name for name in METHODS if name.startswith(("mmdg", "u_adapter"))], (88_252_034, 8_513_666)),
+    **dict.fromkeys(["pmr_u_adapter", "ogm_ge_u_adapter"], (88_252_034, 8_513_666)),
     "vit_early": (85_798_656 + 1_538 + 30, 7_087_872 + 1_536 + 768 + 197 * 768 + 1_538 + 30),
-    **dict.fromkeys(["vit_late", "vit_late_regrad"], (85_798_656 + 4_610, 7_087_872 + 1_536 + 768 + 197 * 768 + 4_610)),
+    **dict.fromkeys(["vit_late", "vit_late_regrad", "pmr_vit", "ogm_ge_vit"],
+                    (85_798_656 + 4_610, 7_087_872 + 1_536 + 768 + 197 * 768 + 4_610)),
+    # Beside the ViT and what of it trains: three projections, a convolution and its norm, a head of 64 channels.
+    "vit_cross": (85_798_656 + 184_578, 7_087_872 + 1_536 + 768 + 197 * 768 + 184_578),
+    "cmfl_vit": (85_803_266 + 3 * 769, 7_246_082 + 3 * 769),
+    "cmfl_u_adapter": (88_252_034 + 3 * 769, 8_513_666 + 3 * 769),
+    # 24 adapters of 14,875 and a head of one token; prompts, their generator and a head of three.
+    "vit_ama": (85_798_656 + 24 * 14_875 + 1_538, 24 * 14_875 + 1_538),
+    "vp_fas": (85_798_656 + 12 * 3 * 4 * 768 + 769 * 8 + 9 * 12 * 4 * 768 + 4_610,
+               12 * 3 * 4 * 768 + 769 * 8 + 9 * 12 * 4 * 768 + 4_610),
 }
 
 each_method = pytest.mark.parametrize("name", list(METHODS))
+
+
+def head_key(keys):
+    """The one weight that makes logits, or a map, of features."""
+    (found,) = [key for key in keys if key == "head.weight" or key.endswith(".head.weight")]
+    return found
 
 
 def area_under_curve(scores, label):
@@ -112,7 +128,7 @@ def test_scoring_and_updating_leave_modes_and_the_global_generator_as_they_shoul
     found.network.eval()
     found.update([batch])
     assert all(module.training for module in found.network.modules())
-    found.network.vit.eval() if hasattr(found.network, "vit") else found.network.blocks[0].eval()
+    next(module for module in found.network.modules() if isinstance(module, torch.nn.ModuleList)).eval()
     modes = [module.training for module in found.network.modules()]
     found.score(batch.planes, batch.present)
     assert [module.training for module in found.network.modules()] == modes
@@ -209,7 +225,7 @@ def test_a_loss_scale_changes_nothing_but_rounding(name):
 
 @each_method
 def test_an_overflow_under_a_loss_scale_leaves_the_step_out(name):
-    found = method(name, compute=ScaledProcess(2.0**127))
+    found = method(name, compute=ScaledProcess(2.0**130))  # no float32
     found.start_epoch(0, lambda: [samples(1)])
     before = weights(found)
     assert found.update([samples()])["update/skipped"] == 1.0
@@ -266,9 +282,10 @@ def test_inputs_of_another_size_are_refused(name):
 def test_it_starts_from_a_backbone_and_trains_the_chosen_parts_only(name, parts):
     model, backbone = dataclasses.replace(TOY, trainable_parts=parts), toy_backbone()
     found = method(name, model, backbone=backbone)
-    (block,) = [value for key, value in found.network.named_parameters()
-                if key.endswith(("blocks.0.attention.output.weight", "blocks.0.block.attention.output.weight"))]
-    assert torch.equal(block, backbone.weights["blocks.0.attention.output.weight"])
+    blocks = [value for key, value in found.network.named_parameters()
+              if key.endswith(("blocks.0.attention.output.weight", "blocks.0.block.attention.output.weight"))]
+    assert len(blocks) == (0 if METHODS[name].own_backbone else 1)
+    assert all(torch.equal(block, backbone.weights["blocks.0.attention.output.weight"]) for block in blocks)
     trainable = {key for key, value in found.network.named_parameters() if value.requires_grad}
     before = weights(found)
     found.start_epoch(0, lambda: [samples(1)])
@@ -276,7 +293,10 @@ def test_it_starts_from_a_backbone_and_trains_the_chosen_parts_only(name, parts)
         found.update([samples()])
     changed = {key for key, value in weights(found).items() if not torch.equal(value, before[key])}
     assert changed == trainable
-    assert (block.requires_grad, "head.weight" in trainable) == (parts is TrainableParts.EVERYTHING, True)
+    assert all(block.requires_grad == (parts is TrainableParts.EVERYTHING) for block in blocks)
+    assert head_key(trainable)
+    if METHODS[name].own_backbone:
+        assert trainable == set(before)
 
 
 @each_method
@@ -288,7 +308,16 @@ def test_at_the_papers_size_it_has_the_published_parameters(name):
     counts = (sum(value.numel() for value in parameters),
               sum(value.numel() for value in parameters if value.requires_grad))
     assert counts == PAPER_SIZE.get(name, counts)
-    assert 0 < counts[1] < counts[0]
+    assert counts[1] > 0
+    assert (counts[1] == counts[0]) == METHODS[name].own_backbone
+
+
+@each_method
+@pytest.mark.parametrize("preset", ["tiny", "micro"])
+def test_it_can_be_built_at_every_smaller_preset(name, preset):
+    model = dataclasses.replace(ModelConfig.preset(preset), trainable_parts=TrainableParts.EVERYTHING)
+    found = method(name, model, compute=SingleProcess("meta"))
+    assert 0 < sum(value.numel() for value in found.network.parameters()) < 12e6
 
 
 @pytest.fixture(scope="module")
@@ -304,8 +333,9 @@ def test_two_processes_equal_one_though_one_of_them_idles(name, two_processes):
     found = [{key: value for key, value in held.items() if key.startswith(f"{name}/")} for held in two_processes]
     assert_same_weights(found[1], found[0])  # bit for bit
     assert_same_weights(found[0], expected, rtol=1e-6, atol=1e-9)
-    moved = f"{name}/head.weight"
-    assert not torch.equal(expected[moved], precise(name).network.state_dict()["head.weight"])
+    start = precise(name).network.state_dict()
+    head = head_key(start)
+    assert not torch.equal(expected[f"{name}/{head}"], start[head])
 
 
 def test_all_rows_are_different_methods():
@@ -327,6 +357,10 @@ SWITCHED_OFF = [
     ("mmdg_certainty_in_adapter_only", {}, "mmdg", {"regrad_certainty": "one"}),
     ("vit_late", {"regrad": True}, "vit_late_regrad"),
     ("vit_late_regrad", {"ssp_weight": 0.0}, "vit_late", {"regrad": True, "ssp_weight": 0.0}),
+    ("pmr_vit", {"prototype_weight": 0.0, "entropy_weight": 0.0}, "vit_late"),
+    ("pmr_u_adapter", {"prototype_weight": 0.0, "entropy_weight": 0.0}, "u_adapter"),
+    ("ogm_ge_vit", {"slope": 0.0, "noise": 0.0}, "vit_late"),
+    ("ogm_ge_u_adapter", {"epochs": 0}, "u_adapter"),
 ]
 
 

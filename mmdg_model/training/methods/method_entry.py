@@ -1,0 +1,34 @@
+"""`MethodEntry`: one row of the registry. Method files make their rows of it, so it lives below them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmdg_model.training.methods.contract import Method, MethodContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry:
+    """One row.
+
+    Attributes:
+        name: as commands and score tables have it, such as `mmdg`.
+        title: as a table of a paper has it, such as `ViT + U-Adapter, CE + SSP`.
+        summary: one line for `--help`.
+        source: paper, section or equation.
+        settings: frozen dataclass of what may be set, every field with a default.
+        build: from the context and those settings.
+        fixed: settings that make this row this row; naming another value is refused.
+        own_backbone: a convolutional network of its own, which takes nothing from a pretrained ViT: all of it trains.
+    """
+
+    name: str
+    title: str
+    summary: str
+    source: str
+    settings: type[Any]
+    build: Callable[[MethodContext, Any], Method]
+    fixed: Mapping[str, Any]
+    own_backbone: bool = False
