@@ -44,7 +44,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     (MINIMAL + "policy:\n  deadline_ms: 60000\n", r"\$\.policy\.deadline_ms: 60000"),
     (MINIMAL + "policy:\n  allowed_purposes: [anything]\n", "anything"),
     (MINIMAL + "inference:\n  sha256: abc\n", r"\$\.inference\.sha256.*it is 'abc'"),
-    (MINIMAL + "kiosk:\n  endpoint: tcp://0.0.0.0:1\n", r"\$\.kiosk\.endpoint.*it is 'tcp://0\.0\.0\.0:1'"),
+    (MINIMAL + "kiosk:\n  endpoint: tcp://0.0.0.0:1\n", r"'tcp://0\.0\.0\.0:1' listens on every address.*\$\.kiosk\.endpoint"),
     (MINIMAL + "kiosk:\n  users: {1001: root}\n", r"\$\.kiosk\.users.*'root'|root"),
     (MINIMAL + "kiosk:\n  users: {kim: kiosk}\n", r"\$\.kiosk\.users"),
     ("cameras:\n  - {spec: a, name: door}\n  - {spec: b, name: door}\n", "two cameras share a name"),
