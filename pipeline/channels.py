@@ -282,3 +282,4 @@ class HandshakeMonitor:
     def close(self) -> None:
         """Stop watching. Before the watched socket closes."""
         self._watched.disable_monitor()
+        self._socket.close(linger=0)

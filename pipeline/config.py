@@ -89,7 +89,7 @@ class KioskConfig(_Section, frozen=True, kw_only=True):
 
     endpoint: `ipc://PATH` of the command socket (events: PATH.events), or `tcp://ADDRESS:PORT` (events: PORT + 1);
     None: local sessions, a track each. users, groups: who may connect on ipc, by numeric uid and gid; none named:
-    programs of our own user, as kiosks. keys: folder of `mmdg keys init`, needed on tcp; who may connect there stands in it.
+    programs of our own user, as kiosks. keys: folder of `mmdg keys init`, needed on tcp; it says who may connect there.
     bind_any_address, advertised_host: serve on every address, and what clients call this machine.
     handshakes_per_minute: of one peer.
     """

@@ -89,8 +89,7 @@ def prove_curve(sockets: Sockets, admission: Admission, options: Mapping[str, An
         clients.let_probe_in(None)
         monitor.close()
         sockets.forget(server)
-        admission.limit.clear()
-        admission.take_alerts()
+        admission.forget_handshakes()
     return "proven: " + ", ".join(f"{attempt.name} {attempt.expected}" for attempt in attempts)
 
 

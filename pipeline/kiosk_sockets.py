@@ -101,7 +101,8 @@ class KioskSockets:
                 self.proof = prove_curve(sockets, self.admission, self.options, secret, self.endpoint.loopback)
         except (EndpointError, KeyFileError, ClientFileError) as error:
             raise SecurityError(str(error)) from error
-        self.commands: Socket = self._open(ROUTER, self.endpoint.commands, COMMANDS_HIGH_WATER_MARK)
+        # Mandatory: a client that is gone or does not read shows as an error, instead of silence.
+        self.commands: Socket = self._open(ROUTER, self.endpoint.commands, COMMANDS_HIGH_WATER_MARK, router_mandatory=1)
         self.events: Socket | None = self._open_events()
         if not self.endpoint.is_tcp:
             for bound in (self.endpoint.commands, self.endpoint.events):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def read_private(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.geteuid(), 0):
             raise PrivateFileError(f"{path}: not a file of ours (uid {status.st_uid})")
         if status.st_mode & 0o077:
-            raise PrivateFileError(f"{path}: mode {stat.S_IMODE(status.st_mode):o}, others can read or write it; if you "
-                                   f"are sure that nobody has: chmod 600 {path}; otherwise replace what is in it")
+            raise PrivateFileError(f"{path}: mode {stat.S_IMODE(status.st_mode):o}, others can read or write it; if "
+                                   f"you are sure that nobody has: chmod 600 {path}; otherwise replace what is in it")
         with open(descriptor, "rb", closefd=False) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
@@ -47,7 +48,7 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
     Raises:
         PrivateFileError: it is there and `replace` is False, or it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as file:
