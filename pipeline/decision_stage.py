@@ -136,6 +136,7 @@ class DecisionStage:
             self._kiosk.admission.answer()
             for identity, role, frames in self._kiosk.receive():
                 self._send(self._gateway.handle(identity, role, frames, time.monotonic_ns()))
+            self._kiosk.subscriptions()  # read, so that they do not pile up
             for alert in self._kiosk.take_alerts():
                 self.counters[f"alert_{alert.code}"] += 1
                 self.context.log.warning("%s: %s", alert.code, alert.detail)

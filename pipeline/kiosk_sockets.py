@@ -6,6 +6,7 @@ and only then binds. All sockets of one endpoint have the same options, the prob
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from typing import Any
 from pipeline import security
 from pipeline.authorised_clients import AuthorisedClients, ClientFileError
 from pipeline.channels import (
-    PUB,
     ROUTER,
+    XPUB,
     ChannelError,
     Socket,
     Sockets,
     curve_server_options,
+    drain_subscriptions,
     drain_with_user,
     send_now,
 )
@@ -46,7 +48,8 @@ class TransportSettings:
     """How the kiosk sockets are served.
 
     Attributes:
-        keys: folder of `mmdg keys init`; needed on tcp. Without it decisions are signed with a key of this run.
+        keys: folder of `mmdg keys init`; needed on tcp. Without it the gateway signs with a key that lives as
+            long as it does.
         bind_any_address, advertised_host: see `pipeline.kiosk_endpoint.parse_endpoint`.
         handshakes_per_minute: of one peer. handshake_ms: a peer that has not finished its handshake by then is cut off.
     """
@@ -59,10 +62,15 @@ class TransportSettings:
 
 
 class KioskSockets:
-    """Both sockets, who is at the other end, and the signer of decisions.
+    """Both sockets, who is at the other end, and the keys of decisions.
 
     Args:
-        roles: who is admitted on ipc. events_kind, events_options: PUB unless told otherwise.
+        roles: who is admitted on ipc.
+
+    Attributes:
+        commands: ROUTER. events: XPUB; None while it is being opened again. admission: answers handshakes; call its
+            `answer` in each turn of the loop. proof: what the self-test has shown. signer: None without keys.
+            verification_keys: the public keys that clients may trust, the signer's among them.
 
     Raises:
         SecurityError: the endpoint is not served like this: keys or directory are missing or open to others, or the
@@ -70,19 +78,17 @@ class KioskSockets:
         ChannelError: another process serves it, or the address is not ours.
     """
 
-    def __init__(self, sockets: Sockets, endpoint: str, roles: RoleMap, transport: TransportSettings | None = None, *,
-                 events_kind: int = PUB, **events_options: int | bytes) -> None:
+    def __init__(self, sockets: Sockets, endpoint: str, roles: RoleMap,
+                 transport: TransportSettings | None = None) -> None:
         transport = transport or TransportSettings()
         self._sockets = sockets
-        self._events_kind, self._events_options = events_kind, events_options
         self._peers: OrderedDict[bytes, str | None] = OrderedDict()
         try:
             self.endpoint: KioskEndpoint = parse_endpoint(endpoint, bind_any_address=transport.bind_any_address,
                                                           advertised_host=transport.advertised_host)
             keys = None if transport.keys is None else KeyDirectory(Path(transport.keys))
-            self.signer = DecisionSigner.generate() if keys is None else keys.signer()
-            self.verification_keys: list[VerificationKey] = (
-                [VerificationKey.of(self.signer)] if keys is None else keys.verification_keys())
+            self.signer: DecisionSigner | None = None if keys is None else keys.signer()
+            self.verification_keys: list[VerificationKey] = [] if keys is None else keys.verification_keys()
             self.options: dict[str, Any] = {**security.ZAP_OPTIONS, "handshake_ivl": transport.handshake_ms}
             per_minute = transport.handshakes_per_minute
             if not self.endpoint.is_tcp:
@@ -113,7 +119,7 @@ class KioskSockets:
                                   max_message_bytes=MAX_MESSAGE_BYTES, **self.options, **more)
 
     def _open_events(self) -> Socket:
-        return self._open(self._events_kind, self.endpoint.events, EVENTS_HIGH_WATER_MARK, **self._events_options)
+        return self._open(XPUB, self.endpoint.events, EVENTS_HIGH_WATER_MARK, xpub_verbose=1)
 
     def receive(self, limit: int = 100) -> Iterator[tuple[bytes, Role | None, list[bytes]]]:
         """(identity, role, frames) of the commands that wait. No role: the sender was revoked since it connected."""
@@ -133,6 +139,10 @@ class KioskSockets:
         if self.events is not None:
             send_now(self.events, frames)
 
+    def subscriptions(self) -> set[bytes]:
+        """Topics that somebody has subscribed to since the last call."""
+        return drain_subscriptions(self.events) if self.events is not None else set()
+
     def refresh(self, now_ns: int) -> bool:
         """Follow changes of the client file; True when `events` is another socket now.
 
@@ -140,26 +150,25 @@ class KioskSockets:
         `receive`; the event socket is closed and opened again, so that its subscribers have to prove themselves again
         (libzmq's clients do so on their own within a second; events of that time are lost to them, as PUB may).
         """
-        revoked = self.admission.roles.refresh(now_ns)
         clients = self.admission.roles
+        revoked = clients.refresh(now_ns)
         if isinstance(clients, AuthorisedClients) and clients.error is not None:
             self.admission.alert("client_file_unreadable", f"nobody is admitted: {clients.error}")
-        if revoked and self.events is not None:
+        closed = self.events
+        if revoked and closed is not None:
             self.admission.alert("clients_changed", "a client lost its admission")
-            self._sockets.forget(self.events)
+            self._sockets.forget(closed)
             self.events = None
-        if self.events is not None:
-            return False
-        try:
-            self.events = self._open_events()
-        except ChannelError:
-            return revoked  # the old socket still holds the address for a moment: again at the next turn
-        return True
+        if self.events is None:
+            # While the old socket still holds the address: again at the next turn.
+            with contextlib.suppress(ChannelError):
+                self.events = self._open_events()
+        return self.events is not closed
 
     @property
     def open_sockets(self) -> list[Socket]:
         """What the engine's loop waits on."""
-        return [self.commands, self.admission.socket]
+        return [self.commands, self.admission.socket, *([self.events] if self.events is not None else [])]
 
     def take_alerts(self) -> list[SecurityAlert]:
         """What an operator should know, since the last call."""
