@@ -122,13 +122,18 @@ class KioskSockets:
         return self._open(XPUB, self.endpoint.events, EVENTS_HIGH_WATER_MARK, xpub_verbose=1)
 
     def receive(self, limit: int = 100) -> Iterator[tuple[bytes, Role | None, list[bytes]]]:
-        """(identity, role, frames) of the commands that wait. No role: the sender was revoked since it connected."""
+        """(identity, role, frames) of the commands that wait. No role: the sender was revoked since it connected, or
+        uses the identity of another client (identities are chosen by clients; sessions belong to them)."""
         for user_id, (identity, *frames) in drain_with_user(self.commands, limit):
-            self._peers[identity] = user_id
+            known = self._peers.setdefault(identity, user_id)
             self._peers.move_to_end(identity)
             if len(self._peers) > _MAX_PEERS:
                 self._peers.popitem(last=False)
-            yield identity, self.admission.role_of(user_id), frames
+            if known != user_id:
+                self.admission.alert("identity_taken", f"{user_id} uses the connection identity of {known}")
+                yield identity, None, frames
+            else:
+                yield identity, self.admission.role_of(user_id), frames
 
     def may_hear(self, identity: bytes) -> bool:
         """Whether this connection is still that of an admitted client."""

@@ -83,10 +83,10 @@ class RoleMap:
         return RoleMap(uids={os.getuid(): Role.KIOSK})
 
     def admit(self, mechanism: bytes, address: str, credentials: list[bytes]) -> tuple[str, Role] | None:
-        """The NULL mechanism of an ipc peer whose uid or gid has a role; `User-Id` is the role's name."""
+        """The NULL mechanism of an ipc peer whose uid or gid has a role; `User-Id` is `ROLE uid N`."""
         peer = parse_peer(address) if mechanism == b"NULL" and not credentials else None
         role = self.role_of(peer) if peer is not None else None
-        return None if role is None else (role.name, role)
+        return None if peer is None or role is None else (f"{role.name} uid {peer.uid}", role)
 
     def role_of_user(self, user_id: str | None) -> Role | None:
         """The role that the admission wrote into `User-Id`; None when it wrote none."""
@@ -126,8 +126,8 @@ def answer_zap(request: list[bytes], judge: Judge) -> tuple[list[bytes], Role | 
 
 
 def role_named(user_id: str | None) -> Role | None:
-    """The role of that name; None when there is none."""
-    return Role.__members__.get(user_id or "")
+    """The role that a `User-Id` begins with; None when it begins with none."""
+    return Role.__members__.get((user_id or "").partition(" ")[0])
 
 
 def limited_as(address: str) -> str:
@@ -175,7 +175,7 @@ class HandshakeLimit:
 @dataclass(frozen=True)
 class SecurityAlert:
     """Something that an operator should know. code: `client_refused`, `handshakes_limited`, `clients_changed`,
-    `client_file_unreadable`."""
+    `client_file_unreadable`, `identity_taken`."""
 
     code: str
     detail: str
@@ -213,8 +213,7 @@ class Admission:
         """`answer_zap` within the peer's allowance of handshakes."""
         reply, role = answer_zap(request, self.roles)
         address = limited_as(request[3].decode("ascii", "replace")) if len(request) > 3 else "?"
-        proven = role is not None and not address.startswith("uid ")
-        if not self.limit.take(reply[4].decode() if proven else address, self._clock()):
+        if not self.limit.take(reply[4].decode() if role is not None else address, self._clock()):
             self.counters["handshakes_limited"] += 1
             self.alert("handshakes_limited", f"{address}: more than {self.limit.per_minute} handshakes a minute")
             # 300: a temporary error. libzmq then sends no answer, and the peer finds its connection closed.

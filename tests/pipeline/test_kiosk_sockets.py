@@ -71,6 +71,15 @@ def test_everything_is_proven_before_it_is_served(site):
     assert {client.name for client in clients.clients} == {"gate", "screen", "desk"}  # the probe's key is forgotten
 
 
+def test_a_client_cannot_go_on_with_the_identity_of_another(site):
+    gate = site.connect("gate", identity=b"mine")
+    assert site.hears(gate, b"first") is Role.KIOSK
+    site.peers.forget(gate)
+    until(lambda: "disconnected" in site.handshakes, site.turn)
+    assert site.hears(site.connect("screen", identity=b"mine"), b"theirs") is None
+    assert [alert.code for alert in site.kiosk.take_alerts()] == ["identity_taken"]
+
+
 # --- revoking -------------------------------------------------------------------------------------------------------
 def test_a_revoked_client_is_neither_heard_nor_told_anything_and_others_go_on(site):
     gate, screen = site.connect("gate"), site.connect("screen")

@@ -49,9 +49,9 @@ def zap(address=b"localhost:1000:1:9", version=b"1.0", domain=ZAP_DOMAIN, mechan
 
 def test_an_admitted_peer_gets_its_role_as_user_id():
     reply, role = answer_zap(zap(), ROLES)
-    assert reply == [b"1.0", b"7", b"200", b"OK", b"KIOSK", b""]
+    assert reply == [b"1.0", b"7", b"200", b"OK", b"KIOSK uid 1000", b""]
     assert role is Role.KIOSK
-    assert role_named("KIOSK") is Role.KIOSK
+    assert role_named("KIOSK uid 1000") is Role.KIOSK
 
 
 @pytest.mark.parametrize("request_frames", [
@@ -66,7 +66,7 @@ def test_everything_else_is_refused(request_frames):
     assert reply[4] == b""
 
 
-@pytest.mark.parametrize("name", [None, "", "kiosk", "ROOT"])
+@pytest.mark.parametrize("name", [None, "", "kiosk", "ROOT", "ROOT KIOSK", " KIOSK", "uid 1000"])
 def test_no_role_without_the_admissions_word(name):
     assert role_named(name) is None
 
@@ -84,7 +84,8 @@ def test_a_message_carries_the_role_of_its_connection_and_not_what_it_claims(tmp
         assert admission.socket.poll(5000)
         admission.answer()
         assert server.poll(5000)
-        assert [(user, frames[-1]) for user, frames in drain_with_user(server)] == [("MONITOR", b"User-Id: OPERATOR")]
+        assert [(user, frames[-1]) for user, frames in drain_with_user(server)] == [
+            (f"MONITOR uid {os.getuid()}", b"User-Id: OPERATOR")]
 
 
 def test_a_socket_without_admission_gives_no_role(tmp_path):
