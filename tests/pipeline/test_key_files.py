@@ -1,6 +1,7 @@
 import base64
 import stat
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from pipeline.authorised_clients import read_clients
 from pipeline.channels import curve_key_bytes, curve_public_of
 from pipeline.key_files import ClientBundle, KeyDirectory, KeyFileError, VerificationKey
-from pipeline.signing import verify
+from pipeline.signing import DOMAIN, DecisionSigner, verify
 
 
 @pytest.fixture
@@ -172,3 +173,13 @@ def test_no_secret_shows_in_a_message(keys, tmp_path):
     assert curve_key_bytes(secrets[0])
     for shown in (keys.curve_server(), bundle, keys.signer()):
         assert not any(secret in repr(shown) for secret in secrets)
+
+
+def test_the_test_vector_that_others_are_given_is_right():
+    payload = b'{"verdict":"bona_fide","nonce":"00ff"}'
+    page = (Path(__file__).parents[2] / "docs" / "keys.md").read_text(encoding="utf-8")
+    signer = DecisionSigner(bytes(range(32)))
+    for told in (bytes(range(32)).hex(), payload.decode(), signer.public_key_raw.hex(), signer.key_id,
+                 signer.sign(payload).hex()):
+        assert f"`{told}`" in page
+    assert DOMAIN.hex(" ") in page
