@@ -13,14 +13,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import zmq
+import zmq.utils.monitor
+import zmq.utils.z85
 
 from pipeline import messages
 
 Socket = zmq.Socket[bytes]
 PUSH, PULL, PUB, SUB, ROUTER, DEALER = zmq.PUSH, zmq.PULL, zmq.PUB, zmq.SUB, zmq.ROUTER, zmq.DEALER
+XPUB = zmq.XPUB
 
 #: sun_path holds 108 bytes including the closing zero.
 MAX_IPC_PATH_BYTES = 107
@@ -126,6 +129,12 @@ class Sockets:
         self._open.append(socket)
         return socket
 
+    def forget(self, socket: Socket) -> None:
+        """Close one socket now. Its endpoint is free once zmq's own thread has noticed, some milliseconds later."""
+        if socket in self._open:
+            self._open.remove(socket)
+        socket.close(linger=0)
+
     def _lock(self, endpoint: str) -> None:
         path = endpoint.removeprefix("ipc://")
         if len(os.fsencode(path)) > MAX_IPC_PATH_BYTES:
@@ -168,6 +177,16 @@ def drain(socket: Socket, limit: int = 1000) -> Iterator[list[bytes]]:
             return
 
 
+def drain_subscriptions(socket: Socket, limit: int = 100) -> set[bytes]:
+    """Topics that somebody has subscribed to on this XPUB socket since the last call; ends of subscriptions are left
+    out. With `xpub_verbose=1` every subscription is told, also to a topic that another peer follows already."""
+    topics = set()
+    for frames in drain(socket, limit):
+        if frames[0][:1] == b"\x01":
+            topics.add(frames[0][1:])
+    return topics
+
+
 def drain_with_user(socket: Socket, limit: int = 100) -> Iterator[tuple[str | None, list[bytes]]]:
     """Like `drain`, with the `User-Id` that the admission (`pipeline.security`) gave each sender; None = it gave none.
 
@@ -207,3 +226,71 @@ class Poller:
     def wait(self, timeout_ms: float) -> set[Socket]:
         """The sockets with something to read, after at most `timeout_ms`."""
         return {socket for socket, _ in self._poller.poll(max(0, int(timeout_ms)))}
+
+
+# --- CURVE (ZeroMQ RFC 26) ------------------------------------------------------------------------------------------
+def curve_keypair() -> tuple[str, str]:
+    """A fresh pair as z85 text of 40 characters: public key, secret key."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+def curve_public_of(secret: str) -> str:
+    """The public key of a secret key, both z85. Raises ValueError when that is none."""
+    try:
+        return zmq.curve_public(secret.encode()).decode()
+    except (zmq.ZMQError, ValueError, KeyError) as error:
+        raise ValueError("not a CURVE secret key of 40 z85 characters") from error
+
+
+def curve_key_bytes(key: str) -> bytes:
+    """The 32 bytes of a z85 key. Raises ValueError when that is none."""
+    try:
+        decoded = zmq.utils.z85.decode(key.encode())
+        if len(key) != 40 or zmq.utils.z85.encode(decoded).decode() != key:
+            raise ValueError("not canonical")
+    except Exception as error:  # KeyError, struct.error and others for wrong text
+        raise ValueError(f"{key!r} is not a CURVE key of 40 z85 characters") from error
+    return decoded
+
+
+def curve_server_options(secret: str) -> dict[str, Any]:
+    """Options of `Sockets.open` that make a socket a CURVE server; NULL and PLAIN peers then finish no handshake."""
+    return {"curve_server": 1, "curve_secretkey": secret.encode()}
+
+
+def curve_client_options(server_public: str, public: str, secret: str) -> dict[str, Any]:
+    """Options of `Sockets.open` for a CURVE client."""
+    return {"curve_serverkey": server_public.encode(), "curve_publickey": public.encode(),
+            "curve_secretkey": secret.encode()}
+
+
+def bound_endpoint(socket: Socket) -> str:
+    """Where a socket is bound, with the port that a `*` became."""
+    return str(socket.getsockopt_string(zmq.LAST_ENDPOINT)).rstrip("\0")
+
+
+class HandshakeMonitor:
+    """How the handshakes on a bound socket ended, as libzmq tells: `succeeded`, `failed_protocol` (mechanism or keys do
+    not fit), `failed_auth` (the ZAP handler refused), `failed_no_detail`; and `disconnected`."""
+
+    _KINDS: ClassVar[dict[int, str]] = {
+        zmq.EVENT_HANDSHAKE_SUCCEEDED: "succeeded", zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "failed_protocol",
+        zmq.EVENT_HANDSHAKE_FAILED_AUTH: "failed_auth", zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "failed_no_detail",
+        zmq.EVENT_DISCONNECTED: "disconnected"}
+
+    def __init__(self, socket: Socket) -> None:
+        self._watched = socket
+        self._socket = socket.get_monitor_socket(sum(self._KINDS))
+
+    def poll(self, timeout_ms: int = 0) -> list[str]:
+        """What has happened since the last call; waits at most `timeout_ms` for the first."""
+        kinds: list[str] = []
+        while self._socket.poll(0 if kinds else timeout_ms):
+            kinds.append(self._KINDS[zmq.utils.monitor.recv_monitor_message(self._socket)["event"]])
+        return kinds
+
+    def close(self) -> None:
+        """Stop watching. Before the watched socket closes."""
+        self._watched.disable_monitor()
+        self._socket.close(linger=0)

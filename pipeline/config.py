@@ -14,6 +14,8 @@ from msgspec import Meta
 
 from calibration.operating_point_file import OperatingPointFile, read_operating_point_file
 from mmdg_model.stored_inputs import stored_model_hash
+from pipeline.kiosk_endpoint import EndpointError, parse_endpoint
+from pipeline.kiosk_sockets import TransportSettings
 from pipeline.policy import Policy, PolicyError
 from pipeline.security import Role, RoleMap
 
@@ -85,14 +87,45 @@ RoleName = Literal["monitor", "kiosk", "operator"]
 
 
 class KioskConfig(_Section, frozen=True, kw_only=True):
-    """endpoint: `ipc://PATH` of the command socket (events: PATH.events); None: local sessions, a track each.
+    """The kiosk sockets.
 
-    users, groups: who may connect, by numeric uid and gid; none named: programs of our own user, as kiosks.
+    endpoint: `ipc://PATH` of the command socket (events: PATH.events), or `tcp://ADDRESS:PORT` (events: PORT + 1);
+    None: local sessions, a track each. users, groups: who may connect on ipc, by numeric uid and gid; none named:
+    programs of our own user, as kiosks. keys: folder of `mmdg keys init`, needed on tcp; it says who may connect there.
+    bind_any_address, advertised_host: serve on every address, and what clients call this machine.
+    handshakes_per_minute: of one peer.
     """
 
-    endpoint: Annotated[str, Meta(pattern="^ipc://.+")] | None = None
+    endpoint: str | None = None
     users: dict[int, RoleName] = {}
     groups: dict[int, RoleName] = {}
+    keys: str | None = None
+    bind_any_address: bool = False
+    advertised_host: Annotated[str, Meta(pattern="^[A-Za-z0-9.:-]{1,253}$")] | None = None
+    handshakes_per_minute: Annotated[int, Meta(ge=1, le=100_000)] = 240
+
+    def check(self) -> None:
+        """Raise `ValueError`, naming the YAML path, for an endpoint that would not be served."""
+        if self.endpoint is None:
+            return
+        try:
+            endpoint = parse_endpoint(self.endpoint, bind_any_address=self.bind_any_address,
+                                      advertised_host=self.advertised_host)
+        except EndpointError as error:
+            raise ValueError(f"{error} - at `$.kiosk.endpoint`") from error
+        if endpoint.is_tcp and self.keys is None:
+            raise ValueError(f"{self.endpoint!r}: tcp is served only with keys: mmdg keys init FOLDER, and name the "
+                             "folder at `$.kiosk.keys`")
+        if endpoint.is_tcp and (self.users or self.groups):
+            raise ValueError("a tcp peer has no uid or gid; name clients with mmdg keys client, not at `$.kiosk.users` "
+                             "or `$.kiosk.groups`")
+
+    @property
+    def transport(self) -> TransportSettings:
+        """The same as settings of the sockets."""
+        return TransportSettings(keys=self.keys, bind_any_address=self.bind_any_address,
+                                 advertised_host=self.advertised_host,
+                                 handshakes_per_minute=self.handshakes_per_minute)
 
     @property
     def roles(self) -> RoleMap:
@@ -150,6 +183,7 @@ def settings_from(raw: Any, place: str) -> Settings:
     try:
         settings = msgspec.convert(raw, Settings)
         settings.policy.check("$.policy")
+        settings.kiosk.check()
     except PolicyError as error:
         raise ConfigError(f"{place}: {error}") from error
     except msgspec.ValidationError as error:
@@ -163,6 +197,8 @@ def settings_from(raw: Any, place: str) -> Settings:
         located = re.search(r"at `([^`]+)`", text)
         value = f" (it is {_at(raw, located[1])!r})" if located else ""
         raise ConfigError(f"{place}: {text}{value}") from error
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from error
     names = [camera.name for camera in settings.cameras]
     if len(set(names)) != len(names):
         raise ConfigError(f"{place}: two cameras share a name at $.cameras: {names}; give each its own 'name'")

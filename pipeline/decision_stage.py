@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from calibration.operating_point_file import OperatingPointFile
-from pipeline import messages, security
-from pipeline.channels import PUB, PULL, ROUTER, ChannelError, Endpoints, Poller, drain, drain_with_user, send_now
+from pipeline import messages
+from pipeline.channels import PULL, ROUTER, ChannelError, Endpoints, Poller, drain, send_now
 from pipeline.decision import (
     Decided,
     DecisionEngine,
@@ -28,6 +28,7 @@ from pipeline.decision import (
     SessionStarted,
 )
 from pipeline.kiosk import Gateway, Output
+from pipeline.kiosk_sockets import KioskSockets, TransportSettings
 from pipeline.messages import CameraEnded, Message, MessageError, Observation, ObservationAck, ProcessEvent, Score
 from pipeline.policy import Policy
 from pipeline.security import RoleMap, SecurityError
@@ -53,8 +54,8 @@ class DecisionStageSettings:
         policies: by name; `local_policy` names the one for local sessions.
         cameras: names in the configuration; None = whichever show up.
         model: the checkpoint; None = wait until the supervisor passes on what inference announces.
-        kiosk_endpoint: ipc endpoint of the command socket, events go to the same with `.events`; None = local
-            sessions. roles: who may connect to it.
+        kiosk_endpoint: of the command socket (`pipeline.kiosk_endpoint`); None = local sessions. roles: who may
+            connect on ipc. transport: keys and limits.
         report_scores: a report line for each score, and the evidence in decision lines. For people at this machine.
         lockstep_limit_s: wall-clock limit for the score of one recorded frame.
         calibration: the operating-point file; None = as the checkpoint's own operating point says.
@@ -66,6 +67,7 @@ class DecisionStageSettings:
     model: ModelInfo | None = None
     kiosk_endpoint: str | None = None
     roles: RoleMap = field(default_factory=RoleMap.own_user)
+    transport: TransportSettings = field(default_factory=TransportSettings)
     report_scores: bool = False
     lockstep_limit_s: float = 30.0
     calibration: OperatingPointFile | None = None
@@ -100,27 +102,20 @@ class DecisionStage:
         self._unacknowledged: dict[tuple[str, int, int], _Unacknowledged] = {}
         self._scored_early: deque[tuple[str, int, int]] = deque(maxlen=16)  # scores that overtook their observation
         sockets, endpoints = context.sockets, context.endpoints
-        self._admission: security.Admission | None = None
+        self._kiosk: KioskSockets | None = None
         self._gateway: Gateway | None = None
-        opened = []
         if settings.kiosk_endpoint is not None:
-            events_endpoint = settings.kiosk_endpoint + ".events"
-            security.check_directory(settings.kiosk_endpoint, settings.roles)
-            self._admission = security.Admission(sockets, settings.roles)
-            proof = security.prove_refusal(sockets, self._admission)
-            context.log.info("start-up self-test of the kiosk sockets: %s", proof)
-            self._commands = sockets.open(ROUTER, settings.kiosk_endpoint, bind=True, high_water_mark=100,
-                                          zap_domain=security.ZAP_DOMAIN, handshake_ivl=2000)
-            self._events = sockets.open(PUB, events_endpoint, bind=True, zap_domain=security.ZAP_DOMAIN,
-                                        handshake_ivl=2000)
-            for endpoint in (settings.kiosk_endpoint, events_endpoint):
-                security.restrict(endpoint, settings.roles)
-            self._gateway = Gateway(self.engine, events_endpoint=events_endpoint, build=_build())
-            opened += [self._commands, self._admission.socket]
+            self._kiosk = KioskSockets(sockets, settings.kiosk_endpoint, settings.roles, settings.transport)
+            context.log.info("start-up self-test of the kiosk sockets: %s", self._kiosk.proof)
+            self._gateway = Gateway(self.engine, events_endpoint=self._kiosk.endpoint.events_told, build=_build())
         self._observations = sockets.open(ROUTER, endpoints.observations, bind=True)
         self._scores = sockets.open(PULL, endpoints.scores, bind=True)
         self._control = sockets.open(PULL, endpoints.control, bind=True)
-        self._poller = Poller(self._observations, self._scores, self._control, *opened)
+        self._poller = self._make_poller()
+
+    def _make_poller(self) -> Poller:
+        return Poller(self._observations, self._scores, self._control,
+                      *(self._kiosk.open_sockets if self._kiosk is not None else ()))
 
     def serve(self) -> None:
         """Until asked to stop; then every open session ends undecided."""
@@ -140,10 +135,16 @@ class DecisionStage:
             self._scored(frames)
         for frames in drain(self._control):
             self._controlled(frames)
-        if self._gateway is not None and self._admission is not None:
-            self._admission.answer()
-            for user, (identity, *frames) in drain_with_user(self._commands):
-                self._send(self._gateway.handle(identity, security.role_named(user), frames, time.monotonic_ns()))
+        if self._gateway is not None and self._kiosk is not None:
+            if self._kiosk.refresh(time.monotonic_ns()):
+                self._poller = self._make_poller()
+            self._kiosk.admission.answer()
+            for identity, role, frames in self._kiosk.receive():
+                self._send(self._gateway.handle(identity, role, frames, time.monotonic_ns()))
+            self._kiosk.subscriptions()  # read, so that they do not pile up
+            for alert in self._kiosk.take_alerts():
+                self.counters[f"alert_{alert.code}"] += 1
+                self.context.log.warning("%s: %s", alert.code, alert.detail)
             self._send(self._gateway.health_due(time.monotonic_ns()))
         self._tell(self.engine.tick(time.monotonic_ns()))
         self._give_up_waiting()
@@ -237,11 +238,14 @@ class DecisionStage:
             self._report_events(events)
 
     def _send(self, output: Output) -> None:
-        for identity, frames in output.replies:
-            if not send_now(self._commands, [identity, *frames]):
-                self.counters["kiosk_unreachable"] += 1
-        for published in output.published:
-            send_now(self._events, published)
+        if self._kiosk is not None:
+            for identity, frames in output.replies:
+                if not self._kiosk.may_hear(identity):
+                    self.counters["kiosk_revoked"] += 1
+                elif not send_now(self._kiosk.commands, [identity, *frames]):
+                    self.counters["kiosk_unreachable"] += 1
+            for published in output.published:
+                self._kiosk.publish(published)
         self._report_events(output.events)
 
     def _report_events(self, events: list[Event]) -> None:

@@ -114,6 +114,7 @@ class Supervisor:
         decision = DecisionStageSettings(
             policies={settings.policy.name: settings.policy}, local_policy=settings.policy.name,
             kiosk_endpoint=settings.kiosk.endpoint, roles=settings.kiosk.roles,
+            transport=settings.kiosk.transport,
             cameras=tuple(camera.name for camera in settings.cameras), report_scores=self.report_scores,
             calibration=self.calibration)
         inference = InferenceSettings(model=self._model, expected_sha256=settings.inference.sha256,

@@ -13,6 +13,7 @@ from pipeline.commands import (
     evaluate,
     explain,
     export,
+    keys,
     kiosk,
     pretrain,
     record,
@@ -27,7 +28,7 @@ from pipeline.commands import (
 app = typer.Typer(
     name="mmdg", no_args_is_help=True, pretty_exceptions_enable=False,
     help="Tools around mmdg-live: record and inspect sessions, check this machine, train, evaluate and export "
-         "models, make simulated data, talk to the kiosk socket.",
+         "models, make simulated data, talk to the kiosk socket, keep its keys.",
 )
 
 
@@ -36,7 +37,7 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (benchmark, calibrate, data, demo, doctor, evaluate, explain, export, kiosk, pretrain,
+for _command in (benchmark, calibrate, data, demo, doctor, evaluate, explain, export, keys, kiosk, pretrain,
                  record, report, sensitivity, sessions, simulate, train, weights):
     _command.register(app)
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pipeline.config import ConfigError, load_settings, settings_from, worker_threads
+from pipeline.kiosk_sockets import TransportSettings
 from pipeline.security import Role, RoleMap
 
 MINIMAL = "cameras:\n  - spec: simulated:print\n"
@@ -44,7 +45,12 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     (MINIMAL + "policy:\n  deadline_ms: 60000\n", r"\$\.policy\.deadline_ms: 60000"),
     (MINIMAL + "policy:\n  allowed_purposes: [anything]\n", "anything"),
     (MINIMAL + "inference:\n  sha256: abc\n", r"\$\.inference\.sha256.*it is 'abc'"),
-    (MINIMAL + "kiosk:\n  endpoint: tcp://0.0.0.0:1\n", r"\$\.kiosk\.endpoint.*it is 'tcp://0\.0\.0\.0:1'"),
+    (MINIMAL + "kiosk:\n  endpoint: tcp://0.0.0.0:1\n",
+     r"'tcp://0\.0\.0\.0:1' listens on every address.*\$\.kiosk\.endpoint"),
+    (MINIMAL + "kiosk:\n  endpoint: tcp://192.0.2.1:5560\n", r"tcp is served only with keys.*\$\.kiosk\.keys"),
+    (MINIMAL + "kiosk:\n  endpoint: tcp://192.0.2.1:5560\n  keys: k\n  users: {1001: kiosk}\n", r"\$\.kiosk\.users"),
+    (MINIMAL + "kiosk:\n  endpoint: tcp://gate:5560\n  keys: k\n", r"not an IP address.*\$\.kiosk\.endpoint"),
+    (MINIMAL + "kiosk:\n  endpoint: udp://192.0.2.1:1\n", r"'udp://192\.0\.2\.1:1'.*\$\.kiosk\.endpoint"),
     (MINIMAL + "kiosk:\n  users: {1001: root}\n", r"\$\.kiosk\.users.*'root'|root"),
     (MINIMAL + "kiosk:\n  users: {kim: kiosk}\n", r"\$\.kiosk\.users"),
     ("cameras:\n  - {spec: a, name: door}\n  - {spec: b, name: door}\n", "two cameras share a name"),
@@ -94,3 +100,11 @@ def test_named_users_and_groups_become_roles() -> None:
                                                                          "groups": {2000: "monitor"}}}, "test").kiosk
     assert kiosk.roles == RoleMap(uids={1001: Role.KIOSK}, gids={2000: Role.MONITOR})
     assert settings_from({"cameras": [{"spec": "simulated"}]}, "test").kiosk.roles == RoleMap.own_user()
+
+
+def test_tcp_with_keys_reaches_the_sockets_settings() -> None:
+    kiosk = settings_from({"cameras": [{"spec": "simulated"}], "kiosk": {
+        "endpoint": "tcp://0.0.0.0:5560", "keys": "/k", "bind_any_address": True, "advertised_host": "gate.example",
+        "handshakes_per_minute": 9}}, "test").kiosk
+    assert kiosk.transport == TransportSettings(keys="/k", bind_any_address=True, advertised_host="gate.example",
+                                                handshakes_per_minute=9)

@@ -1,5 +1,6 @@
 """The decision process on real sockets: lock-step, malformed messages, reports, and how it ends."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from pipeline.messages import CameraEnded, ObservationAck, ProcessEvent, Progres
 from pipeline.policy import Policy, PolicyError
 from pipeline.security import Role, RoleMap, SecurityError
 from pipeline.stage_context import StageContext
+from tests.pipeline.curve_peers import Site, strange_options
 from tests.pipeline.scene import CAMERA, EPOCH, MODEL, MS, TEST_MODEL, observation, score
 from tests.pipeline.stage_harness import PATIENT, WAIT_S, RunningStage
 
@@ -291,3 +293,37 @@ def test_a_kiosk_socket_that_cannot_be_served_fails_the_process_with_the_reason(
         finally:
             process.kill()
             process.join()
+
+
+# --- kiosks over tcp ------------------------------------------------------------------------------------------------
+def test_a_kiosk_with_a_key_is_served_over_tcp_until_it_is_revoked(tmp_path):
+    site = Site(tmp_path)
+    site.client("gate")
+    command = json.dumps({"type": "health.get", "contract": 0, "request": "1"}).encode()
+    with RunningStage(tmp_path, kiosk_endpoint=site.endpoint, transport=site.transport) as stage, Sockets() as peers:
+        gate = peers.open(DEALER, site.endpoint, bind=False, **site.options("gate"))
+        gate.send(command)
+        assert gate.poll(int(WAIT_S * 1000))
+        assert json.loads(gate.recv_multipart()[0])["request"] == "1"  # answered: hello_required
+        stranger = peers.open(DEALER, site.endpoint, bind=False, **strange_options(site, "unauthorised_key"))
+        stranger.send(command)
+        site.keys.revoke("gate")
+        stage.until(lambda: stage.counter("alert_clients_changed") == 1)
+        stage.until(lambda: stage.counter("alert_client_refused") == 1)
+        gate.send(command)
+        assert not gate.poll(200)
+        assert not stranger.poll(0)
+
+
+def test_keys_that_others_can_read_end_the_process_as_failed(tmp_path):
+    site = Site(tmp_path)
+    (site.keys.path / "curve-server.json").chmod(0o644)
+    with Sockets() as sockets:
+        supervisor = sockets.open(PULL, Endpoints(str(tmp_path)).progress, bind=True)
+        context = StageContext("decision", Endpoints(str(tmp_path)), install_signals=False)
+        try:
+            with pytest.raises(SecurityError, match="chmod 600"):
+                DecisionStage(context, DecisionStageSettings(kiosk_endpoint=site.endpoint, transport=site.transport))
+        finally:
+            context.close()
+        assert list(drain(supervisor)) == []

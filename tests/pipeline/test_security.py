@@ -8,12 +8,14 @@ from pipeline.channels import DEALER, ROUTER, Sockets, drain_with_user
 from pipeline.security import (
     ZAP_DOMAIN,
     Admission,
+    HandshakeLimit,
     Peer,
     Role,
     RoleMap,
     SecurityError,
     answer_zap,
     check_directory,
+    limited_as,
     parse_peer,
     prove_refusal,
     restrict,
@@ -47,9 +49,9 @@ def zap(address=b"localhost:1000:1:9", version=b"1.0", domain=ZAP_DOMAIN, mechan
 
 def test_an_admitted_peer_gets_its_role_as_user_id():
     reply, role = answer_zap(zap(), ROLES)
-    assert reply == [b"1.0", b"7", b"200", b"OK", b"KIOSK", b""]
+    assert reply == [b"1.0", b"7", b"200", b"OK", b"KIOSK uid 1000", b""]
     assert role is Role.KIOSK
-    assert role_named("KIOSK") is Role.KIOSK
+    assert role_named("KIOSK uid 1000") is Role.KIOSK
 
 
 @pytest.mark.parametrize("request_frames", [
@@ -64,7 +66,7 @@ def test_everything_else_is_refused(request_frames):
     assert reply[4] == b""
 
 
-@pytest.mark.parametrize("name", [None, "", "kiosk", "ROOT"])
+@pytest.mark.parametrize("name", [None, "", "kiosk", "ROOT", "ROOT KIOSK", " KIOSK", "uid 1000"])
 def test_no_role_without_the_admissions_word(name):
     assert role_named(name) is None
 
@@ -82,7 +84,8 @@ def test_a_message_carries_the_role_of_its_connection_and_not_what_it_claims(tmp
         assert admission.socket.poll(5000)
         admission.answer()
         assert server.poll(5000)
-        assert [(user, frames[-1]) for user, frames in drain_with_user(server)] == [("MONITOR", b"User-Id: OPERATOR")]
+        assert [(user, frames[-1]) for user, frames in drain_with_user(server)] == [
+            (f"MONITOR uid {os.getuid()}", b"User-Id: OPERATOR")]
 
 
 def test_a_socket_without_admission_gives_no_role(tmp_path):
@@ -164,3 +167,57 @@ def test_the_socket_file_is_closed_to_others(tmp_path, roles, mode):
         bound.bind(str(path))
         restrict(f"ipc://{path}", roles)
     assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+# --- how often ------------------------------------------------------------------------------------------------------
+MINUTE = 60_000_000_000
+
+
+@pytest.mark.parametrize(("address", "name"), [
+    ("localhost:1000:100:1", "uid 1000"), ("localhost:1000:7:2", "uid 1000"), ("192.0.2.7", "192.0.2.7"),
+    ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+    ("::ffff:192.0.2.7", "192.0.2.7"), ("what", "what"), ("", ""),
+])
+def test_under_which_name_handshakes_are_counted(address, name):
+    assert limited_as(address) == name
+
+
+def test_an_allowance_is_used_up_at_once_and_comes_back_over_a_minute():
+    limit = HandshakeLimit(4)
+    assert [limit.take("a", 0) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert limit.take("b", 0)
+    assert [limit.take("a", MINUTE // 4) for _ in range(2)] == [True, False]
+    assert [limit.take("a", 10 * MINUTE) for _ in range(6)] == [True] * 4 + [False] * 2
+
+
+def test_not_more_peers_are_remembered_than_is_said():
+    limit = HandshakeLimit(1)
+    for number in range(HandshakeLimit.MAX_PEERS + 10):
+        limit.take(str(number), number)
+    assert len(limit._left) == HandshakeLimit.MAX_PEERS
+
+
+def test_a_peer_above_its_allowance_is_told_to_come_back_and_is_not_admitted():
+    with Sockets() as sockets:
+        now_ns = [0]
+        admission = Admission(sockets, ROLES, handshakes_per_minute=2, clock=lambda: now_ns[0])
+        codes = [admission.judge(zap())[0][2] for _ in range(3)]
+        assert codes == [b"200", b"200", b"300"]
+        assert admission.judge(zap(address=b"localhost:1000:2:8"))[1] is None  # another connection of the same user
+        assert admission.judge(zap(address=b"localhost:1001:1:9"))[1] is Role.MONITOR
+        now_ns[0] = MINUTE
+        assert admission.judge(zap())[1] is Role.KIOSK
+
+
+def test_the_same_alert_is_raised_once_a_minute_and_never_more_than_can_be_read():
+    with Sockets() as sockets:
+        now_ns = [0]
+        admission = Admission(sockets, ROLES, handshakes_per_minute=1000, clock=lambda: now_ns[0])
+        for _ in range(3):
+            admission.judge(zap(address=b"localhost:7:7:9"))
+        assert [(a.code, a.detail) for a in admission.take_alerts()] == [("client_refused", "uid 7: no role")]
+        now_ns[0] = MINUTE
+        for uid in range(2000, 4000):
+            admission.judge(zap(address=b"localhost:%d:7:9" % uid))
+        assert len(admission.take_alerts()) == 64
+        assert admission.take_alerts() == []
