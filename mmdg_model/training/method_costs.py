@@ -84,8 +84,8 @@ def measure(config: RunConfig, *, with_backbone: bool = False, repeats: int = 3,
 
     Args:
         config: its method, settings, model and optimiser count; data, recipe and protocol do not.
-        with_backbone: as if started from a pretrained ViT (drawn at random here): `trainable_parts` then holds. Without,
-            a configuration that freezes random weights is an error.
+        with_backbone: as if started from a pretrained ViT (drawn at random here): `trainable_parts` then holds.
+            Without, a configuration that freezes random weights is an error.
 
     Raises:
         MethodError, ConfigError: the method cannot be built so.

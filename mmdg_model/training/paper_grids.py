@@ -43,6 +43,8 @@ FUSED = ("vit_late", "u_adapter", "mmdg")
 #: Of Fig. 6: the same losses without and with ReGrad.
 BALANCE = ("u_adapter_ssp", "mmdg")
 
+#: Keys of a scale that are the evaluation's, not a run's.
+_OF_EVALUATION = ("resamples", "permutations")
 _P1 = tuple(each.name for each in PROTOCOL_1)
 _P3 = tuple(each.name for each in PROTOCOL_3)
 
@@ -129,23 +131,26 @@ def paper_grid(name: str, *, seeds: Sequence[int] = (0,), methods: Sequence[str]
         changes["model"] = dict(changes.get("model", {})) | {"preset": preset}
     present = [method for method in chosen if method in METHODS]
     if not present:
-        raise GridError(f"table {name}: none of {', '.join(chosen)} is implemented here; there are {', '.join(METHODS)}")
+        raise GridError(f"table {name}: none of {', '.join(chosen)} is implemented here; there are "
+                        f"{', '.join(METHODS)}")
     parts = [GridPart(name="rows", methods=tuple(_row(method, changes, method_recipes) for method in present),
                       protocols=trained)]
     parts += [GridPart(name=f"only_{modality}", protocols=trained, run={"inputs": {"modalities": [str(modality)]}},
                        methods=tuple(_row(method, changes, method_recipes) for method in item.single
                                      if method in present))
               for modality in Modality if set(item.single) & set(present)]
-    evaluation = {key: int(changes[key]) for key in ("resamples", "permutations") if key in changes}
+    grid = GridConfig(parts=tuple(parts), seeds=tuple(seeds), resamples=int(changes.get("resamples", 2000)),
+                      permutations=int(changes.get("permutations", 2000)))
     return PaperGrid(
-        item=item, grid=GridConfig(parts=tuple(parts), seeds=tuple(seeds), **evaluation),
+        item=item, grid=grid,
         absent=tuple((method, why_absent(method)) for method in chosen if method not in METHODS))
 
 
-def _chosen(wanted: Sequence[str], default: Sequence[str], known: Sequence[str], what: str) -> list[str]:
+def _chosen(wanted: Sequence[str], default: Sequence[str], known: Sequence[str],
+            what: str) -> tuple[str, ...]:
     if unknown := [name for name in wanted if name not in known]:
         raise GridError(f"{what} {unknown[0]!r}; it has {', '.join(known)}")
-    return [name for name in known if name in wanted] if wanted else list(default)
+    return tuple(name for name in known if name in wanted) if wanted else tuple(default)
 
 
 def _row(method: str, scale: Mapping[str, Any], folder: Path | None) -> MethodRow:
@@ -154,7 +159,7 @@ def _row(method: str, scale: Mapping[str, Any], folder: Path | None) -> MethodRo
         recipe = method_recipe(method, folder)
     except MethodRecipeError as error:
         raise GridError(str(error)) from error
-    run = {key: value for key, value in scale.items() if key not in ("resamples", "permutations")}
+    run = {key: value for key, value in scale.items() if key not in _OF_EVALUATION}
     return MethodRow(method=method, settings=recipe.settings, run=_over(recipe.run, run))
 
 

@@ -44,7 +44,7 @@ def reopen(job: Job) -> bool:
     return True
 
 
-def tested_checkpoint(directory: RunDirectory, *, unit: Unit = Unit.FRAME) -> str:
+def same_checkpoint(directory: RunDirectory) -> str:
     """Hash of the network at the honest epoch, after checking that all four scenarios tested the same one, in every
     column.
 
@@ -54,11 +54,11 @@ def tested_checkpoint(directory: RunDirectory, *, unit: Unit = Unit.FRAME) -> st
     """
     levels = read_evaluation(directory).levels
     for column in Column:
-        complete = levels[Scenario.COMPLETE][unit].columns[column].model_hash
+        complete = levels[Scenario.COMPLETE][Unit.FRAME].columns[column].model_hash
         for scenario in PROTOCOL_2:
             if scenario not in levels:
                 raise EvaluationError(f"{directory.path}: {scenario} was not tested; mmdg benchmark --table 2 tests it")
-            if (found := levels[scenario][unit].columns[column].model_hash) != complete:
+            if (found := levels[scenario][Unit.FRAME].columns[column].model_hash) != complete:
                 raise EvaluationError(f"{directory.path}, {column}: {scenario} tested checkpoint {found}, the complete "
                                       f"test {complete}; score it again: mmdg evaluate RUN --again")
-    return levels[Scenario.COMPLETE][unit].columns[Column.HONEST].model_hash
+    return levels[Scenario.COMPLETE][Unit.FRAME].columns[Column.HONEST].model_hash

@@ -16,6 +16,7 @@ from pipeline.commands import (
     pretrain,
     record,
     report,
+    search,
     sensitivity,
     sessions,
     simulate,
@@ -36,7 +37,7 @@ def _group() -> None:
 
 
 for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, pretrain,
-                 record, report, sensitivity, sessions, simulate, train, weights):
+                 record, report, search, sensitivity, sessions, simulate, train, weights):
     _command.register(app)
 
 

@@ -154,8 +154,8 @@ def _paper_grid(table: str | None, recipe_name: str | None, config: Path | None,
         return None
     for refused, option in ((recipe_name, "--recipe"), (config, "--config"), (protocol, "--protocol")):
         if refused:
-            raise typer.BadParameter("a table names its grid itself; --methods, --protocols, --seeds and --scale narrow "
-                                     "it", param_hint=option)
+            raise typer.BadParameter("a table names its grid itself; --methods, --protocols and --seeds narrow it",
+                                     param_hint=option)
     return paper_grid(table, seeds=_numbers(seeds) if seeds else (0,), methods=methods.split(",") if methods else (),
                       protocols=protocols.split(",") if protocols else (), scale=scale or "", preset=preset or "",
                       method_recipes=method_recipes)

@@ -81,5 +81,5 @@ def checkpoint_words(job: Job) -> str:
     Raises:
         EvaluationError, RunDirectoryError: they did not test the same.
     """
-    from mmdg_model.training.retest import tested_checkpoint
-    return f"checkpoint {tested_checkpoint(job.directory)[:12]} in all four scenarios"
+    from mmdg_model.training.retest import same_checkpoint
+    return f"checkpoint {same_checkpoint(job.directory)[:12]} in all four scenarios"

@@ -26,8 +26,8 @@ def cost_table(costs: Sequence[MethodCost]) -> TextTable:
                                      for cost in costs))
     return TextTable(
         caption="What each method costs. Operations: of scoring one sample, a multiplication and its addition are two. "
-                "Times: of one sample, the fastest of a few repeats on made-up samples; a step is forward, backward and "
-                f"optimiser. ×: as a multiple of {first.method}. Memory: most that training steps added to the process "
-                f"(empty: not measured apart). {shapes}. {machines}.",
+                "Times: of one sample, the fastest of a few repeats on made-up samples; a step is forward, backward "
+                f"and optimiser. ×: as a multiple of {first.method}. Memory: most that training steps added to the "
+                f"process (empty: not measured apart). {shapes}. {machines}.",
         header=("method", "weights (10⁶)", "trained (10⁶)", "forward (GFLOP)", "forward (ms)", "×", "step (ms)", "×",
                 "memory (MiB)"), rows=tuple(lines))
