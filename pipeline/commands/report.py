@@ -28,6 +28,8 @@ def report_command(
     pictures: Annotated[bool | None, typer.Option("--pictures/--no-pictures", help="show two faces of the target with "
                                                   "MMDG's uncertainty and attention (needs its data); by default only "
                                                   "simulated ones")] = None,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="also write a small copy of each run (scores, "
+                                              "evaluation, losses), from which this report can be made again")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON line")] = False,
 ) -> None:
     """Write report.md and a self-contained report.html: our figures beside the paper's, curves, and what may be said.
@@ -39,6 +41,7 @@ def report_command(
     from mmdg_model.training.evaluation import EvaluationError
     from mmdg_model.training.method_costs import MethodCostError, read_costs
     from mmdg_model.training.report.generalisation import build_generalisation_report
+    from mmdg_model.training.report.kept_runs import keep_runs
     from mmdg_model.training.report.pages import build_report, write_report
     from mmdg_model.training.report.run_results import ReportError, collect
     from mmdg_model.training.run_config import RunConfigError
@@ -55,6 +58,8 @@ def report_command(
                                    pictures=collection.simulated if pictures is None else pictures,
                                    costs=read_costs(costs) if costs is not None else ()))
         text, page = write_report(report, out)
+        if keep is not None:
+            keep_runs(collection, keep)
     except (ReportError, RunDirectoryError, RunConfigError, EvaluationError, ScoreTableError, MethodCostError,
             ImportError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)

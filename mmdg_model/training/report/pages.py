@@ -33,8 +33,8 @@ from mmdg_model.whole_file import write_whole
 
 __all__ = ["Report", "Section", "build_report", "to_html", "to_markdown", "write_report"]
 
-_THREE_WAYS = ("Three ways to choose epoch and threshold stand side by side: by the target's labels at the best "
-               "epoch (how cross-dataset tables of this field are made where their code is public), by the target's labels "
+_THREE_WAYS = ("Three ways to choose epoch and threshold stand side by side: by the target's labels at the best epoch "
+               "(how cross-dataset tables of this field are made where their code is public), by the target's labels "
                "at the last epoch, and by source validation alone (honest: what a kiosk would have got).")
 
 
