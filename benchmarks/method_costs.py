@@ -50,7 +50,7 @@ def main() -> int:
                                        with_backbone=not chosen.all_train, threads=chosen.threads,
                                        repeats=1 if chosen.quick else chosen.repeats))
         except (MethodCostError, ValueError) as error:
-            failed.append(f"{name}: {error}")
+            failed.append(f"{name}: {str(error).removeprefix(f'{name}: ')}")
     if costs:
         write_costs(chosen.out / "method_costs.csv", costs)
         report = Report(title="Costs of the methods", warnings=(), sections=(

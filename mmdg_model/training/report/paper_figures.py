@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmdg_model.scorer import Modality
 from mmdg_model.training.evaluation import Column
 from mmdg_model.training.evaluation_table import TITLES
 from mmdg_model.training.methods.registry import METHODS
@@ -52,7 +53,8 @@ def _text(cell: Cell | None) -> str:
 
 def one_and_all(collection: Collection) -> Section | None:
     """Networks of one modality beside those that fuse all; None unless both were run on one training."""
-    single = [row for row in collection.rows if only_modality(row) is not None]
+    single = sorted((row for row in collection.rows if only_modality(row) is not None),
+                    key=lambda row: (row.method, [only_modality(row) is modality for modality in Modality][::-1]))
     methods = {row.method for row in single}
     fused = [row for row in collection.rows if is_whole(row) and row.method in {*FUSED, *methods}]
     names = [name for name in _COLUMNS if any(_cell(row, name, Column.HONEST) for row in single)

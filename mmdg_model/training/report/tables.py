@@ -51,9 +51,8 @@ def describe_runs(rows: Sequence[ReportRow]) -> str:
     """What every caption must say: whether data are simulated, and what the weights started from."""
     starts = ", ".join(dict.fromkeys(row.start for row in rows))
     presets = ", ".join(dict.fromkeys(row.config.model.preset for row in rows))
-    simulated = (f"{SIMULATED}: no figure of ours says anything of real faces; a difference to the paper's says how "
-                 "far the simulated task is from theirs, not which network is better. "
-                 ) if any(row.simulated for row in rows) else ""
+    simulated = (f"{SIMULATED}: no figure of ours says anything of real faces, nor is it a reproduction of the "
+                 "paper's. ") if any(row.simulated for row in rows) else ""
     return f"{simulated}Ours: {presets}, {starts}."
 
 
