@@ -250,8 +250,12 @@ def step_timings(costs: Iterable[MethodCost]) -> Mapping[tuple[str, str], float]
     return {(cost.method, cost.preset): cost.step_ms / 1e3 for cost in costs}
 
 
-def calibrate(configs: Sequence[RunConfig], *, on_method: Callable[[str], None] = lambda _: None) -> list[MethodCost]:
+def calibrate(configs: Sequence[RunConfig], *, threads: int = 1,
+              on_method: Callable[[str], None] = lambda _: None) -> list[MethodCost]:
     """A short measurement of each method among some runs: the first run of each, a step or two, in this process.
+
+    Args:
+        threads: of torch meanwhile. on_method: told of each before it is measured.
 
     A method that cannot be built is left out: its runs are then estimated by arithmetic, and say why when they start.
     """
@@ -259,13 +263,18 @@ def calibrate(configs: Sequence[RunConfig], *, on_method: Callable[[str], None] 
     for config in configs:
         first.setdefault((config.method, config.model.preset), config)
     costs = []
-    for config in first.values():
-        on_method(config.method)
-        try:
-            measured = measure(config, with_backbone=bool(config.backbone), repeats=2)
-        except ValueError:
-            continue
-        costs.append(dataclasses.replace(measured, peak_mib=None))
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for config in first.values():
+            on_method(config.method)
+            try:
+                measured = measure(config, with_backbone=bool(config.backbone), repeats=2)
+            except ValueError:
+                continue
+            costs.append(dataclasses.replace(measured, peak_mib=None))
+    finally:
+        torch.set_num_threads(threads_before)
     return costs
 
 

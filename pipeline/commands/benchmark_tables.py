@@ -54,20 +54,14 @@ def timings_of(console: Console, jobs: Sequence[Job], *, file: Path | None, cali
         console.print(f"times of a training step: {file}", highlight=False, markup=False, soft_wrap=True)
     if not calibrate:
         return known
-    import torch
     finished = {(job.config.method, job.config.model.preset) for job in jobs if job.directory.finished}
     lacking = [job.config for job in jobs if job.state is not JobState.DONE
                and (job.config.method, job.config.model.preset) not in finished | set(known)]
     if not lacking:
         return known
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with console.status("measuring a training step of each method") as status:
-            costs = method_costs.calibrate(lacking, on_method=lambda name: status.update(
-                f"measuring a training step of {name}"))
-    finally:
-        torch.set_num_threads(before)
+    with console.status("measuring a training step of each method") as status:
+        costs = method_costs.calibrate(lacking, threads=threads, on_method=lambda name: status.update(
+            f"measuring a training step of {name}"))
     measured = method_costs.step_timings(costs)
     words = ", ".join(f"{method} {1e3 * seconds:.0f}" for (method, _), seconds in measured.items())
     console.print(f"a training step, measured just now on {threads} thread{'s' if threads > 1 else ''}, ms a sample: "
