@@ -13,7 +13,7 @@ from mmdg_model.training.report.certainty_pictures import certainty_pictures
 from mmdg_model.training.report.cost_table import cost_table
 from mmdg_model.training.report.figures import draw_all
 from mmdg_model.training.report.later_table import later_lines, later_table
-from mmdg_model.training.report.order_table import order_table
+from mmdg_model.training.report.order_table import order_table, shortened
 from mmdg_model.training.report.paper_figures import backbone_swaps, balance, one_and_all
 from mmdg_model.training.report.run_results import Collection
 from mmdg_model.training.report.section import Section
@@ -88,7 +88,7 @@ def build_report(collection: Collection, *, resamples: int = 2000, costs: Sequen
             table for protocol in collection.protocols
             if (table := species_table(collection, protocol)) is not None)),
         Section(title="Who beats whom", tables=(orders,) if orders else (),
-                text=() if orders else ("No pair of rows may be compared yet.",), lines=tuple(refused)),
+                text=() if orders else ("No pair of rows may be compared yet.",), lines=tuple(shortened(refused))),
         Section(title="ROC and DET", figures=kinds["roc-"]),
         Section(title="Training", figures=kinds["training-"]),
         Section(title="SSP losses", figures=kinds["ssp-"]),

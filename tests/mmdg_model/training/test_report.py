@@ -18,7 +18,7 @@ from mmdg_model.training.protocols import PROTOCOL_1, Scenario
 from mmdg_model.training.published_results import AVERAGE, TABLES
 from mmdg_model.training.report.certainty_pictures import certainty_pictures
 from mmdg_model.training.report.figures import det_points, read_series
-from mmdg_model.training.report.order_table import order_table
+from mmdg_model.training.report.order_table import compared_pairs, order_table, shortened
 from mmdg_model.training.report.pages import Report, Section, build_report, to_html, to_markdown, write_report
 from mmdg_model.training.report.paper_figures import backbone_swaps, balance, one_and_all
 from mmdg_model.training.report.run_results import ReportError, collect
@@ -250,6 +250,21 @@ def test_two_seeds_make_no_order_claim(collection):
     table, refused = order_table(collection)
     assert table is None
     assert refused == ["vit_late and mmdg, Protocol 1: 2 paired seeds; an order claim needs at least 5"]
+
+
+def test_of_many_rows_only_mmdg_and_the_steps_to_it_are_compared(collection):
+    pattern = row_of(collection, "mmdg")
+    names = ("ssdg", "ssan", "iadg", "vitaf", "cmfl", "vit_late", "u_adapter", "pmr_u_adapter", "mmdg")
+    rows = [dataclasses.replace(pattern, method=name, label=name) for name in names]
+    pairs = {frozenset((one.method, other.method)) for one, other in compared_pairs(rows)}
+    assert pairs == {frozenset((name, "mmdg")) for name in names[:-1]} | {frozenset(("vit_late", "u_adapter"))}
+    assert len(compared_pairs(rows[:4])) == 6
+
+
+def test_many_refusals_of_one_reason_are_one_line():
+    many = [f"a and {index}, Protocol 1: 1 paired seeds; needs 5" for index in range(9)]
+    assert shortened([*many, "a and b, Protocol 3: other lists"]) == [
+        "9 pairs of rows: 1 paired seeds; needs 5", "a and b, Protocol 3: other lists"]
 
 
 def test_five_seeds_do(runs, tmp_path):
