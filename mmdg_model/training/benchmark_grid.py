@@ -29,6 +29,7 @@ import torch
 import yaml
 
 from mmdg_model.config import ModelConfig
+from mmdg_model.training.methods.contract import OptimiserConfig
 from mmdg_model.training.protocols import PROTOCOL_1, PROTOCOL_3, SUB_PROTOCOLS, sub_protocol
 from mmdg_model.training.run_assembly import Assembly
 from mmdg_model.training.run_config import MachineConfig, RunConfig, RunConfigError, from_plain
@@ -46,10 +47,11 @@ class GridError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRow:
-    """A method and what is set of it."""
+    """A method, what is set of it, and what its runs change of the grid's `run` (nested plain values)."""
 
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,8 @@ class GridConfig:
         for name in (*self.protocols, *(name for part in self.parts for name in part.protocols)):
             sub_protocol(name)
         of_parts = ((f"parts[{number}].", part.run) for number, part in enumerate(self.parts))
-        for place, run in (("", self.run), *of_parts):
+        rows = (*self.methods, *(row for part in self.parts for row in part.methods))
+        for place, run in (("", self.run), *of_parts, *((f"methods.{row.method}.", row.run) for row in rows)):
             for key in ("method", "settings", "protocol", "seed", "data", "backbone"):
                 if key in run:
                     raise GridError(f"grid.{place}run.{key} is set, but a grid decides it by itself; name methods, "
@@ -122,10 +125,11 @@ class GridConfig:
         configs = []
         for part in self.parts or (GridPart(name="", methods=self.methods),):
             base = from_plain(dict(part.run), base=whole)
+            bases = [from_plain(dict(row.run), base=base) for row in part.methods]
             configs += [from_plain({"method": row.method, "settings": dict(row.settings), "protocol": protocol,
-                                    "seed": seed}, base=base)
+                                    "seed": seed}, base=of_row)
                         for seed in part.seeds or self.seeds for protocol in part.protocols or self.protocols
-                        for row in part.methods]
+                        for row, of_row in zip(part.methods, bases, strict=True)]
         return configs
 
     def only(self, names: Sequence[str]) -> GridConfig:
@@ -295,7 +299,7 @@ def plan(grid: GridConfig, machine: MachineConfig, out: Path, assembly: Assembly
     surveyed: dict[str, Any] = {}
     jobs: dict[str, Job] = {}
     for config in grid.run_configs():
-        given = dataclasses.replace(config, method="mmdg", settings={}, seed=0).hash
+        given = dataclasses.replace(config, method="mmdg", settings={}, seed=0, optimiser=OptimiserConfig()).hash
         if given not in surveyed:
             surveyed[given] = assembly.survey(config, machine)
         found = surveyed[given]
@@ -366,16 +370,23 @@ class JobLock:
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """Seconds of one machine with one job at a time; `measured` jobs rest on finished ones of their method."""
+    """Seconds of one machine with one job at a time; `measured` jobs rest on finished ones of their method, `timed`
+    ones on timings of its training step, the others on arithmetic."""
 
     low_s: float
     high_s: float
     measured: int
     jobs: int
+    timed: int = 0
 
 
-def estimate(jobs: Sequence[Job]) -> CostEstimate:
-    """What is left to do, roughly: finished runs of the same method and size where there are any, else arithmetic.
+def estimate(jobs: Sequence[Job], timings: Mapping[tuple[str, str], float] | None = None) -> CostEstimate:
+    """What is left to do, roughly: finished runs of the same method and size where there are any, else timings of its
+    training step, else arithmetic.
+
+    Args:
+        timings: seconds of a training step for each of its samples, by (method, preset), as
+            `method_costs.step_timings` gives them.
 
     The arithmetic counts the products of three ViT streams, from plain training (one backward pass) to ReGrad (three),
     at half the speed that this machine's matrix product has just now; decoding and scoring come on top.
@@ -387,17 +398,21 @@ def estimate(jobs: Sequence[Job]) -> CostEstimate:
             if done.get("seconds") and done.get("updates"):
                 seconds_per_update.setdefault((job.config.method, job.config.model.preset), []).append(
                     done["seconds"] / done["updates"])
-    speed, low, high, measured = 0.0, 0.0, 0.0, 0
+    speed, low, high, measured, timed = 0.0, 0.0, 0.0, 0, 0
     open_jobs = [job for job in jobs if job.state is not JobState.DONE]
     for job in open_jobs:
         if known := seconds_per_update.get((job.config.method, job.config.model.preset)):
             seconds = job.updates * sum(known) / len(known)
             low, high, measured = low + seconds, high + seconds, measured + 1
             continue
+        if step := (timings or {}).get((job.config.method, job.config.model.preset)):
+            seconds = job.updates * job.config.recipe.batch_size * step
+            low, high, timed = low + seconds, high + seconds, timed + 1
+            continue
         speed = speed or _matrix_speed() / 2
         forward = forward_operations(job.config.model.resolve()) * job.config.recipe.batch_size * job.updates / speed
         low, high = low + _FEWEST_PASSES * forward, high + _MOST_PASSES * forward
-    return CostEstimate(low_s=low, high_s=high, measured=measured, jobs=len(open_jobs))
+    return CostEstimate(low_s=low, high_s=high, measured=measured, jobs=len(open_jobs), timed=timed)
 
 
 def forward_operations(model: ModelConfig) -> float:

@@ -34,7 +34,8 @@ class PublishedRow:
     Attributes:
         title: as printed. group: as printed (DG, MM, FM, Baseline, Ours), or the backbone in Tables 4 and 5.
         cells: by column of our report (protocol or scenario); `average` where the table prints one.
-        ours: names of `methods.registry.METHODS` that are this row; more than one where the paper does not say which.
+        ours: names of methods that are this row; more than one where the paper does not say which. A name that
+            `methods.registry.METHODS` lacks is not implemented.
         note: what a reader must know who compares.
     """
 
@@ -64,6 +65,7 @@ _P1 = ("CPS_W", "CPW_S", "CSW_P", "PSW_C")
 _P2 = (str(Scenario.MISSING_DEPTH), str(Scenario.MISSING_INFRARED), str(Scenario.MISSING_DEPTH_AND_INFRARED))
 _P3 = ("CW_PS", "PS_CW")
 _NO_FUSION = "how the plain ViT joins modalities is not stated"
+_PLAIN = ("vit_late", "vit_early", "vit_cross")
 
 #: title, group, then HTER and AUC by column, the average last where the table prints one.
 _TABLE_1 = (
@@ -114,12 +116,19 @@ _TABLE_5 = (
 
 #: (table, title, group) -> rows of ours, and what to know of them.
 _OURS: Mapping[tuple[int, str, str], tuple[tuple[str, ...], str]] = {
-    (1, "ViT", "Baseline"): (("vit_late", "vit_early"), f"{_NO_FUSION}; Table 4 prints 31.14 / 74.81 for a plain ViT"),
-    (2, "ViT", "Baseline"): (("vit_late", "vit_early"), _NO_FUSION),
-    (3, "ViT", "Baseline"): (("vit_late", "vit_early"), _NO_FUSION),
+    **{(number, title, group): ((name,), "") for number in (1, 2, 3) for title, group, name in (
+        ("SSDG", "DG", "ssdg"), ("SSAN", "DG", "ssan"), ("IADG", "DG", "iadg"), ("ViTAF", "DG", "vitaf"),
+        ("MM-CDCN", "MM", "mm_cdcn"), ("CMFL", "MM", "cmfl"), ("ViT+AMA", "FM", "vit_ama"),
+        ("VP-FAS", "FM", "vp_fas"))},
+    **{(4, title, "ViT + U-Adapter"): ((name,), "") for title, name in (
+        ("SSDG", "ssdg_u_adapter"), ("SSAN", "ssan_u_adapter"), ("IADG", "iadg_u_adapter"), ("PMR", "pmr_u_adapter"),
+        ("OGM-GE", "ogm_ge_u_adapter"))},
+    (1, "ViT", "Baseline"): (_PLAIN, f"{_NO_FUSION}; Table 4 prints 31.14 / 74.81 for a plain ViT"),
+    (2, "ViT", "Baseline"): (_PLAIN, _NO_FUSION),
+    (3, "ViT", "Baseline"): (_PLAIN, _NO_FUSION),
     (1, "MMDG", "Ours"): (("mmdg",), "Tables 4 and 5 print 19.48 / 87.48 for the same network"),
     (2, "MMDG", "Ours"): (("mmdg",), ""), (3, "MMDG", "Ours"): (("mmdg",), ""),
-    (4, "-", "ViT"): (("vit_late", "vit_early"), f"{_NO_FUSION}; Table 1 prints 35.16 / 67.74 for a plain ViT"),
+    (4, "-", "ViT"): (_PLAIN, f"{_NO_FUSION}; Table 1 prints 35.16 / 67.74 for a plain ViT"),
     (4, "ReGrad", "ViT"): (("vit_late_regrad",), "how ReGrad acts on a shared ViT is not stated"),
     (4, "-", "ViT + U-Adapter"): (("u_adapter",), ""),
     (4, "ReGrad (conflicted-only)", "ViT + U-Adapter"): (("mmdg_conflicted_only",), ""),

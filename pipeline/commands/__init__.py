@@ -18,6 +18,7 @@ from pipeline.commands import (
     pretrain,
     record,
     report,
+    search,
     sensitivity,
     sessions,
     simulate,
@@ -38,7 +39,7 @@ def _group() -> None:
 
 
 for _command in (benchmark, calibrate, data, demo, doctor, evaluate, explain, export, keys, kiosk, pretrain,
-                 record, report, sensitivity, sessions, simulate, train, weights):
+                 record, report, search, sensitivity, sessions, simulate, train, weights):
     _command.register(app)
 
 

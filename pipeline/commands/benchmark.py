@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -14,12 +15,13 @@ from rich.console import Console
 from pipeline.commands.durations import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
 
     from mmdg_model.training.benchmark_grid import GridConfig, Job
     from mmdg_model.training.job_runner import Executor, Tally
+    from mmdg_model.training.paper_grids import PaperGrid
     from mmdg_model.training.run_config import MachineConfig
 
 
@@ -38,6 +40,16 @@ def benchmark_command(
     config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="a grid: methods, protocols, seeds, "
                                                                           "run")] = None,
     parts: Annotated[str | None, typer.Option(metavar="A,B", help="parts of a grid that has parts, by name")] = None,
+    table: Annotated[str | None, typer.Option(metavar="1|2|3|4|5|fig1c|fig5|fig6|fig7|all", help="a table or figure of "
+                                              "the paper; 2 tests Table 1's checkpoints again")] = None,
+    scale: Annotated[str | None, typer.Option(metavar="NAME|FILE.yaml", help="of a table: size and length for every "
+                                              "method alike, such as micro; by default the paper's")] = None,
+    method_recipes: Annotated[Path | None, typer.Option(metavar="DIR", help="of a table: recipe files of methods that "
+                                                        "go before the program's")] = None,
+    timings: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="estimate with the training steps of "
+                                                 "benchmarks/method_costs.py")] = None,
+    calibrate: Annotated[bool | None, typer.Option("--calibrate/--no-calibrate", help="measure a training step of each "
+                                                   "method for the estimate; by default with --table")] = None,
     methods: Annotated[str | None, typer.Option(metavar="A,B", help="methods by name")] = None,
     protocols: Annotated[str | None, typer.Option(metavar="CPS_W,...", help="trainings by name")] = None,
     protocol: Annotated[int | None, typer.Option(help="all trainings of protocol 1 or 3")] = None,
@@ -60,20 +72,26 @@ def benchmark_command(
 ) -> None:
     """Train and evaluate a grid of runs. Start it again to go on: what is done stays done.
 
-    Example: mmdg benchmark --data data --methods vit_late,mmdg --protocol 1 --seeds 0-4 --out runs
+    Examples: mmdg benchmark --data data --methods vit_late,mmdg --protocol 1 --seeds 0-4 --out runs;
+    mmdg benchmark --data data --table 1 --seeds 0-4 --backbone vit_b_16.safetensors --out runs
 
     Exit codes: 0 every job is done, 1 some are not (they are listed), 2 wrong usage, 130 interrupted.
     """
     from mmdg_model.training.benchmark_grid import GridError, plan, write_job
     from mmdg_model.training.benchmark_grid import shard as share_of
-    from mmdg_model.training.job_runner import run_jobs
+    from mmdg_model.training.job_runner import Outcome, run_jobs
     from mmdg_model.training.listed_assembly import ListedAssembly
+    from mmdg_model.training.retest import reopen
     from mmdg_model.training.run_config import MachineConfig
+    from pipeline.commands import benchmark_tables as tables
 
     console = Console(stderr=True)
     limit_s = seconds(time_limit, "--time-limit") if time_limit else float("inf")
     try:
-        grid = _grid(recipe_name, config, methods, protocols, protocol, seeds, preset)
+        paper = _paper_grid(table, recipe_name, config, methods, protocols, protocol, seeds, preset, scale,
+                            method_recipes)
+        grid = (paper.grid if paper else
+                _grid(recipe_name, config, methods, protocols, protocol, seeds, preset))
         if parts:
             grid = grid.only(parts.split(","))
         machine = MachineConfig(root=data.resolve(), lists=(lists or data / "lists").resolve(),
@@ -83,13 +101,22 @@ def benchmark_command(
         with console.status("reading lists"):
             planned = plan(grid, machine, out.resolve(), ListedAssembly())
         chosen: Sequence[Job] = share_of(planned, shard) if shard else planned
-        _announce(console, chosen, jobs)
+        if paper:
+            tables.say_item(console, paper)
+        retested = paper is not None and paper.item.tests_only
+        if retested:
+            chosen = tables.only_trained(console, chosen)
+        _announce(console, chosen, jobs, tables.timings_of(
+            console, chosen, file=timings, threads=max(1, len(os.sched_getaffinity(0)) // jobs),
+            calibrate=not retested and (bool(table) if calibrate is None else calibrate)))
         if dry_run:
             for job in chosen:
                 sys.stdout.write(f"{job.name}: {job.state}, {job.updates} updates\n")
             return
         for job in chosen:
             write_job(job, machine, grid)
+            if retested and reopen(job):
+                console.print(f"{job.name}: was not tested by Protocol 2 in whole; tested anew", highlight=False)
         executor = _executor(ray, jobs, machine)
     except (GridError, ImportError, RuntimeError, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
@@ -101,7 +128,9 @@ def benchmark_command(
             status.job.name: str(status.outcome) for status in tally.statuses}}) + "\n")
     else:
         for status in tally.statuses:
-            sys.stdout.write(f"{status.job.name}: {status.outcome}{f' ({status.note})' if status.note else ''}\n")
+            done = status.outcome in (Outcome.DONE, Outcome.ALREADY_DONE)
+            note = tables.checkpoint_words(status.job) if retested and done else status.note
+            sys.stdout.write(f"{status.job.name}: {status.outcome}{f' ({note})' if note else ''}\n")
     if tally.complete:
         console.print(f"all done; next: mmdg report {out} --out report", highlight=False)
     elif tally.stopped:
@@ -110,6 +139,26 @@ def benchmark_command(
         raise typer.Exit(130)
     if not tally.complete:
         raise typer.Exit(1)
+
+
+def _paper_grid(table: str | None, recipe_name: str | None, config: Path | None, methods: str | None,
+                protocols: str | None, protocol: int | None, seeds: str | None, preset: str | None, scale: str | None,
+                method_recipes: Path | None) -> PaperGrid | None:
+    """Of `--table`; None without it."""
+    from mmdg_model.training.paper_grids import paper_grid
+
+    if table is None:
+        for value, option in ((scale, "--scale"), (method_recipes, "--method-recipes")):
+            if value:
+                raise typer.BadParameter("goes with --table", param_hint=option)
+        return None
+    for refused, option in ((recipe_name, "--recipe"), (config, "--config"), (protocol, "--protocol")):
+        if refused:
+            raise typer.BadParameter("a table names its grid itself; --methods, --protocols and --seeds narrow it",
+                                     param_hint=option)
+    return paper_grid(table, seeds=_numbers(seeds) if seeds else (0,), methods=methods.split(",") if methods else (),
+                      protocols=protocols.split(",") if protocols else (), scale=scale or "", preset=preset or "",
+                      method_recipes=method_recipes)
 
 
 def _grid(recipe_name: str | None, config: Path | None, methods: str | None, protocols: str | None,
@@ -158,16 +207,20 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _announce(console: Console, jobs: Sequence[Job], parallel: int) -> None:
+def _announce(console: Console, jobs: Sequence[Job], parallel: int,
+              timings: Mapping[tuple[str, str], float]) -> None:
     from mmdg_model.training.benchmark_grid import JobState, estimate
     states = [job.state for job in jobs]
-    cost = estimate(jobs)
+    cost = estimate(jobs, timings)
     counted = ", ".join(f"{states.count(state)} {state}" for state in JobState if state in states)
     simulated = " on SIMULATED DATA" if any(job.simulated for job in jobs) else ""
-    low_h, high_h = cost.low_s / 3600, cost.high_s / 3600
-    time = f"about {high_h:.1f} h" if cost.measured == cost.jobs else f"roughly {low_h:.1f} to {high_h:.1f} h"
-    basis = (f" ({cost.measured} of {cost.jobs} open jobs judged by finished ones, {cost.jobs - cost.measured} by "
-             "arithmetic)" if cost.jobs else "")
+    unit, length_s = ("h", 3600) if cost.high_s >= 3600 else ("min", 60)
+    low, high = cost.low_s / length_s, cost.high_s / length_s
+    judged = cost.measured + cost.timed
+    time = f"about {high:.1f} {unit}" if judged == cost.jobs else f"roughly {low:.1f} to {high:.1f} {unit}"
+    basis = (f" ({cost.measured} of {cost.jobs} open jobs judged by finished ones, "
+             + (f"{cost.timed} by timed training steps, " if cost.timed else "") + f"{cost.jobs - judged} by "
+             "arithmetic; decoding and scoring come on top)" if cost.jobs else "")
     console.print(f"{len(jobs)} jobs{simulated}: {counted}; training left: {time} of this machine{basis}; "
                   f"{parallel} at a time", highlight=False, markup=False, soft_wrap=True)
     updates: dict[str, list[int]] = {}

@@ -23,6 +23,13 @@ def report_command(
     generalisation: Annotated[bool, typer.Option("--generalisation", help="report on data sets, families of attacks "
                                                  "and modalities left out, instead of the paper's tables")] = False,
     resamples: Annotated[int, typer.Option(min=100, help="of the order claims' bootstrap")] = 2000,
+    costs: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="costs of methods, as "
+                                               "benchmarks/method_costs.py writes them")] = None,
+    pictures: Annotated[bool | None, typer.Option("--pictures/--no-pictures", help="show two faces of the target with "
+                                                  "MMDG's uncertainty and attention (needs its data); by default only "
+                                                  "simulated ones")] = None,
+    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="also write a small copy of each run (scores, "
+                                              "evaluation, losses), from which this report can be made again")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON line")] = False,
 ) -> None:
     """Write report.md and a self-contained report.html: our figures beside the paper's, curves, and what may be said.
@@ -32,7 +39,9 @@ def report_command(
     Exit codes: 0 written, 1 not possible (the reason is printed), 2 wrong usage.
     """
     from mmdg_model.training.evaluation import EvaluationError
+    from mmdg_model.training.method_costs import MethodCostError, read_costs
     from mmdg_model.training.report.generalisation import build_generalisation_report
+    from mmdg_model.training.report.kept_runs import keep_runs
     from mmdg_model.training.report.pages import build_report, write_report
     from mmdg_model.training.report.run_results import ReportError, collect
     from mmdg_model.training.run_config import RunConfigError
@@ -44,10 +53,15 @@ def report_command(
         with console.status("reading runs"):
             collection = collect(runs)
         with console.status("drawing"):
-            report = (build_generalisation_report if generalisation else build_report)(collection, resamples=resamples)
+            report = (build_generalisation_report(collection, resamples=resamples) if generalisation else
+                      build_report(collection, resamples=resamples,
+                                   pictures=collection.simulated if pictures is None else pictures,
+                                   costs=read_costs(costs) if costs is not None else ()))
         text, page = write_report(report, out)
-    except (ReportError, RunDirectoryError, RunConfigError, EvaluationError, ScoreTableError, ImportError,
-            OSError) as error:
+        if keep is not None:
+            keep_runs(collection, keep)
+    except (ReportError, RunDirectoryError, RunConfigError, EvaluationError, ScoreTableError, MethodCostError,
+            ImportError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     number = sum(len(row.runs) for row in collection.rows)

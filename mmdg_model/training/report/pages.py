@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from mmdg_model.training.method_costs import MethodCost
 from mmdg_model.training.published_results import TABLES
-from mmdg_model.training.report.figures import DrawnFigure, draw_all
-from mmdg_model.training.report.order_table import order_table
+from mmdg_model.training.report.certainty_pictures import certainty_pictures
+from mmdg_model.training.report.cost_table import cost_table
+from mmdg_model.training.report.figures import draw_all
+from mmdg_model.training.report.later_table import later_lines, later_table
+from mmdg_model.training.report.order_table import order_table, shortened
+from mmdg_model.training.report.paper_figures import backbone_swaps, balance, one_and_all
 from mmdg_model.training.report.run_results import Collection
+from mmdg_model.training.report.section import Section
 from mmdg_model.training.report.tables import (
     SIMULATED,
     TextCell,
@@ -25,16 +31,11 @@ from mmdg_model.training.report.tables import (
 from mmdg_model.training.significance import PIPELINE_CHECK
 from mmdg_model.whole_file import write_whole
 
+__all__ = ["Report", "Section", "build_report", "to_html", "to_markdown", "write_report"]
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """A heading with what is under it, in this order."""
-
-    title: str
-    text: tuple[str, ...] = ()
-    tables: tuple[TextTable, ...] = ()
-    figures: tuple[DrawnFigure, ...] = ()
-    lines: tuple[str, ...] = ()
+_THREE_WAYS = ("Three ways to choose epoch and threshold stand side by side: by the target's labels at the best epoch "
+               "(how cross-dataset tables of this field are made where their code is public), by the target's labels "
+               "at the last epoch, and by source validation alone (honest: what a kiosk would have got).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,13 @@ class Report:
     sections: tuple[Section, ...]
 
 
-def build_report(collection: Collection, *, resamples: int = 2000) -> Report:
+def build_report(collection: Collection, *, resamples: int = 2000, costs: Sequence[MethodCost] = (),
+                 pictures: bool = True) -> Report:
     """All sections; draws all figures.
+
+    Args:
+        resamples: of the order claims' bootstrap. costs: of methods, for the cost table.
+        pictures: of faces (Fig. 7), which opens a network and its data.
 
     Raises:
         ScoreTableError: a run's scores are damaged. ModuleNotFoundError: without matplotlib.
@@ -64,27 +70,31 @@ def build_report(collection: Collection, *, resamples: int = 2000) -> Report:
                         "ImageNet ViT.")
     if below:
         warnings.append(f"{below} of {len(tests)} runs are not above chance (p < 0.01): {PIPELINE_CHECK}.")
-    published = tuple(table for number in TABLES if (table := published_table(number, collection)) is not None)
     orders, refused = order_table(collection, resamples=resamples)
     figures = draw_all(collection)
     kinds = {kind: tuple(figure for figure in figures if figure.name.startswith(kind))
              for kind in ("roc-", "training-", "ssp-")}
+    of_paper = {"Fig. 1(c)": one_and_all(collection), "Fig. 5": backbone_swaps(collection),
+                "Fig. 6": balance(collection), "Fig. 7": certainty_pictures(collection, draw=pictures)}
     sections = [
         Section(title="Rows", tables=(configuration_table(collection),)),
-        Section(title="Beside the paper", tables=published, text=(
-            ("Three ways to choose epoch and threshold stand side by side: by the target's labels at the best epoch "
-             "(how cross-dataset tables of this field are made where their code is public), by the target's labels at "
-             "the last epoch, and by source validation alone (honest: what a kiosk would have got)."),)),
+        *(Section(title=f"Table {number}", page=f"table-{number}", text=(_THREE_WAYS,),
+                  tables=tuple(filter(None, (table, later_table(number, simulated=collection.simulated)))))
+          for number in TABLES if (table := published_table(number, collection)) is not None),
+        *filter(None, of_paper.values()),
+        *((Section(title="What each method costs", page="costs", tables=(cost_table(costs),)),) if costs else ()),
         Section(title="Above chance?", tables=(significance_table(collection), chance_table(collection))),
         Section(title="Errors by attack species", tables=tuple(
             table for protocol in collection.protocols
             if (table := species_table(collection, protocol)) is not None)),
         Section(title="Who beats whom", tables=(orders,) if orders else (),
-                text=() if orders else ("No pair of rows may be compared yet.",), lines=tuple(refused)),
+                text=() if orders else ("No pair of rows may be compared yet.",), lines=tuple(shortened(refused))),
         Section(title="ROC and DET", figures=kinds["roc-"]),
         Section(title="Training", figures=kinds["training-"]),
         Section(title="SSP losses", figures=kinds["ssp-"]),
-        Section(title="What did not run", lines=tuple(missing_lines(collection))),
+        Section(title="What did not run", page="not-run", lines=(
+            *missing_lines(collection), *(f"{name}: no run of it" for name, found in of_paper.items() if found is None),
+            *later_lines(collection))),
     ]
     return Report(title="Benchmark report" + (" (simulated data)" if collection.simulated else ""),
                   warnings=tuple(warnings),
@@ -92,7 +102,8 @@ def build_report(collection: Collection, *, resamples: int = 2000) -> Report:
 
 
 def write_report(report: Report, out: Path) -> tuple[Path, Path]:
-    """Writes `report.md` with `figures/*.png`, and `report.html`; returns the two paths.
+    """Writes `report.md` with `figures/*.png`, and `report.html`; returns the two paths. A section with a page of its
+    own is also `pages/NAME.md` and `pages/NAME.html`.
 
     Raises:
         OSError: the folder cannot be written. ModuleNotFoundError: without jinja2.
@@ -101,13 +112,17 @@ def write_report(report: Report, out: Path) -> tuple[Path, Path]:
     for section in report.sections:
         for figure in section.figures:
             write_whole(out / "figures" / f"{figure.name}.png", figure.png)
+        if section.page:
+            alone = Report(title=report.title, warnings=report.warnings, sections=(section,))
+            write_whole(out / "pages" / f"{section.page}.md", to_markdown(alone, figures="../figures").encode())
+            write_whole(out / "pages" / f"{section.page}.html", to_html(alone).encode())
     write_whole(out / "report.md", to_markdown(report).encode())
     write_whole(out / "report.html", html.encode())
     return out / "report.md", out / "report.html"
 
 
-def to_markdown(report: Report) -> str:
-    """Figures as links to `figures/`."""
+def to_markdown(report: Report, *, figures: str = "figures") -> str:
+    """Figures as links into the folder `figures`."""
     parts = [f"# {report.title}", *(f"> **{warning}**" for warning in report.warnings)]
     for section in report.sections:
         parts += [f"## {section.title}", *section.text]
@@ -116,7 +131,7 @@ def to_markdown(report: Report) -> str:
             parts += [_markdown_table(table), f"*{table.caption}*"]
         parts += ["\n".join(f"- {line}" for line in section.lines)] if section.lines and section.tables else []
         for figure in section.figures:
-            parts += [f"![{figure.name}](figures/{figure.name}.png)", f"*{figure.caption}*"]
+            parts += [f"![{figure.name}]({figures}/{figure.name}.png)", f"*{figure.caption}*"]
     return "\n\n".join(parts) + "\n"
 
 

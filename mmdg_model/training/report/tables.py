@@ -10,8 +10,11 @@ import numpy as np
 from calibration.error_rates import Unit
 from mmdg_model.training.evaluation import Column
 from mmdg_model.training.evaluation_table import TITLES
+from mmdg_model.training.methods.registry import METHODS
+from mmdg_model.training.paper_grids import why_absent
 from mmdg_model.training.protocols import Scenario
 from mmdg_model.training.published_results import NOT_PUBLISHED, SOURCE, TABLES, PublishedRow, PublishedTable
+from mmdg_model.training.report.run_kinds import is_whole
 from mmdg_model.training.report.run_results import Collection, ReportRow
 from mmdg_model.training.report.summary import cell_parts, summarise
 from mmdg_model.training.significance import PIPELINE_CHECK
@@ -48,35 +51,36 @@ def describe_runs(rows: Sequence[ReportRow]) -> str:
     """What every caption must say: whether data are simulated, and what the weights started from."""
     starts = ", ".join(dict.fromkeys(row.start for row in rows))
     presets = ", ".join(dict.fromkeys(row.config.model.preset for row in rows))
-    simulated = (f"{SIMULATED}: no figure of ours says anything of real faces or may be compared with the paper's, so "
-                 "no differences are given. ") if any(row.simulated for row in rows) else ""
+    simulated = (f"{SIMULATED}: no figure of ours says anything of real faces, nor is it a reproduction of the "
+                 "paper's. ") if any(row.simulated for row in rows) else ""
     return f"{simulated}Ours: {presets}, {starts}."
 
 
 def published_table(number: int, collection: Collection) -> TextTable | None:
-    """One of the paper's tables with our rows below theirs; None where nothing of it was run."""
+    """One of the paper's tables, row by row, with ours below each; None where nothing of it was run.
+
+    Rows that nobody ran stand with the paper's figures and the reason.
+    """
     published = TABLES[number]
-    present = [row for row in collection.rows if _has_cells(row, published)
+    present = [row for row in collection.rows if is_whole(row) and _has_cells(row, published)
                and (published.row_of(row.method) is not None or row.method in NOT_PUBLISHED or number in (1, 2, 3))]
     if not present or (number >= 4 and not any(published.row_of(row.method) for row in present)):
         return None
     lines: list[tuple[TextCell, ...]] = []
-    for row in present:
-        theirs = published.row_of(row.method)
-        if theirs is not None:
-            lines.append((TextCell(row.label, strong=True), TextCell(f"paper: {_name(theirs)}", faint=True),
-                          *(TextCell(str(theirs.cells[column]), faint=True) for column in published.columns)))
-        else:
-            lines.append((TextCell(row.label, strong=True), TextCell("paper: no such row", faint=True),
+    for theirs in published.rows:
+        ours = [row for row in present if row.method in theirs.ours]
+        for row in ours:
+            lines += _lines_of(row, theirs, published)
+        if not ours:
+            lines.append((TextCell(_name(theirs)), TextCell(f"paper: {_name(theirs)}", faint=True),
+                          *_their_cells(theirs, published)))
+            lines.append((TextCell(""), TextCell(f"ours: {why_no_run(theirs)}", faint=True),
                           *(TextCell("", faint=True) for _ in published.columns)))
-        for column in Column:
-            lines.append((TextCell(""), TextCell(TITLES[column]), *(_our_cell(row, number, name, column)
-                                                                   for name in published.columns)))
-        if theirs is not None and not row.simulated:
-            lines.append((TextCell(""), TextCell("HTER: oracle best − paper", faint=True),
-                          *(_difference(row, theirs, number, name) for name in published.columns)))
-    notes = "; ".join(dict.fromkeys(f"{_name(theirs)}: {theirs.note}" for row in present
-                                    if (theirs := published.row_of(row.method)) is not None and theirs.note))
+    for row in present:
+        if published.row_of(row.method) is None:
+            lines += _lines_of(row, None, published)
+    notes = "; ".join(dict.fromkeys(f"{_name(known)}: {known.note}" for row in present
+                                    if (known := published.row_of(row.method)) is not None and known.note))
     seeds = sorted({len(row.seeds(protocol)) for row in present for protocol, _ in row.runs})
     caption = (f"Table {number} of {SOURCE}. {published.caption}. HTER / AUC in %, by frame, mean ± standard deviation "
                f"over {' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''} (no ± with one). "
@@ -85,6 +89,30 @@ def published_table(number: int, collection: Collection) -> TextTable | None:
                + f". {describe_runs(present)}" + (f" {notes}." if notes else ""))
     return TextTable(caption=caption, words=2, header=("row", "", *map(column_title, published.columns)),
                      rows=tuple(lines))
+
+
+def why_no_run(theirs: PublishedRow) -> str:
+    """Why no figure of ours stands beside a published row."""
+    return "not run" if set(theirs.ours) & set(METHODS) else why_absent(theirs.ours[0] if theirs.ours else "")
+
+
+def _lines_of(row: ReportRow, theirs: PublishedRow | None, published: PublishedTable) -> list[tuple[TextCell, ...]]:
+    """The paper's line, ours in three columns, and the difference."""
+    number = published.number
+    head = f"paper: {_name(theirs)}" if theirs is not None else "paper: no such row"
+    lines = [(TextCell(row.label, strong=True), TextCell(head, faint=True), *_their_cells(theirs, published))]
+    lines += [(TextCell(""), TextCell(TITLES[column]),
+               *(_our_cell(row, number, name, column) for name in published.columns)) for column in Column]
+    if theirs is not None:
+        what = " (simulated: other faces, no reproduction)" if row.simulated else ""
+        lines.append((TextCell(""), TextCell(f"HTER: oracle best − paper{what}", faint=True),
+                      *(_difference(row, theirs, number, name) for name in published.columns)))
+    return lines
+
+
+def _their_cells(theirs: PublishedRow | None, published: PublishedTable) -> tuple[TextCell, ...]:
+    return tuple(TextCell("" if theirs is None else str(theirs.cells[column]), faint=True)
+                 for column in published.columns)
 
 
 def _name(row: PublishedRow) -> str:
@@ -219,12 +247,12 @@ def missing_lines(collection: Collection) -> list[str]:
             if gap := [seed for seed in wanted if seed not in row.seeds(protocol)]:
                 lines.append(f"{row.label}, {column_title(protocol)}: no evaluated run of seed "
                              f"{', '.join(map(str, gap))}")
-    ran = {row.method for row in collection.rows}
+    ran = {row.method for row in collection.rows if is_whole(row)}
     for table in TABLES.values():
         if table.number <= 3 and not any(_has_cells(row, table) for row in collection.rows):
             lines.append(f"Table {table.number}: no run of it")
             continue
-        absent = [_name(row) for row in table.rows if not ran & set(row.ours)]
+        absent = [f"{_name(row)} ({why_no_run(row)})" for row in table.rows if not ran & set(row.ours)]
         if absent:
             lines.append(f"Table {table.number}, rows of the paper without one of ours: {', '.join(absent)}")
     return lines

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from calibration.error_rates import Unit
+from mmdg_model.scorer import Modality
 from mmdg_model.training.benchmark_grid import failure_file
 from mmdg_model.training.evaluation import Column
 from mmdg_model.training.protocols import PROTOCOL_1, Scenario
 from mmdg_model.training.published_results import AVERAGE, TABLES
+from mmdg_model.training.report.certainty_pictures import certainty_pictures
 from mmdg_model.training.report.figures import det_points, read_series
-from mmdg_model.training.report.order_table import order_table
+from mmdg_model.training.report.order_table import compared_pairs, order_table, shortened
 from mmdg_model.training.report.pages import Report, Section, build_report, to_html, to_markdown, write_report
+from mmdg_model.training.report.paper_figures import backbone_swaps, balance, one_and_all
 from mmdg_model.training.report.run_results import ReportError, collect
 from mmdg_model.training.report.summary import cell_parts, summarise
 from mmdg_model.training.report.tables import (
@@ -29,7 +32,7 @@ from mmdg_model.training.report.tables import (
     significance_table,
     species_table,
 )
-from mmdg_model.training.run_config import MachineConfig, RecipeConfig, RunConfig
+from mmdg_model.training.run_config import InputChoice, MachineConfig, RecipeConfig, RunConfig
 from mmdg_model.training.run_directory import RunDirectory
 from mmdg_model.training.run_evaluation import evaluate_scores, score_run, write_evaluation
 from tests.mmdg_model.training.toy_benchmark import ToyAssembly
@@ -154,29 +157,46 @@ def test_a_seed_that_lacks_a_test_has_no_average(collection):
 
 def test_each_row_has_the_papers_line_and_all_three_columns(collection):
     lines = texts(published_table(1, collection))
-    assert [line[1] for line in lines] == ["paper: ViT", "oracle, best epoch", "oracle, last epoch",
-                                           "honest (source validation)", "paper: MMDG", "oracle, best epoch",
-                                           "oracle, last epoch", "honest (source validation)"]
-    assert lines[4][2:] == ["12.79 / 93.83", "15.32 / 92.86", "18.95 / 88.64", "29.93 / 76.52", "19.25 / 87.96"]
+    rivals = 2 * 8
+    lines = lines[rivals:]
+    assert [line[1].partition(" (simulated")[0] for line in lines] == [
+        name for title in ("ViT", "MMDG") for name in (
+            f"paper: {title}", "oracle, best epoch", "oracle, last epoch", "honest (source validation)",
+            "HTER: oracle best − paper")]
+    assert lines[5][2:] == ["12.79 / 93.83", "15.32 / 92.86", "18.95 / 88.64", "29.93 / 76.52", "19.25 / 87.96"]
     assert all(re.fullmatch(r"\d+\.\d\d ± \d+\.\d\d / \d+\.\d\d ± \d+\.\d\d \[-?\d+\.\d, \d+\.\d\]", cell)
-               for line in lines if not line[1].startswith("paper") for cell in line[2:])
+               for line in lines if "paper" not in line[1] for cell in line[2:])
+
+
+def test_rows_that_nobody_ran_stand_with_the_papers_figures_and_the_reason(collection):
+    lines = texts(published_table(1, collection))
+    assert [line[0] for line in lines[:16:2]] == [
+        "SSDG", "SSAN", "IADG", "ViTAF", "MM-CDCN", "CMFL", "ViT+AMA", "VP-FAS"]
+    assert lines[0][2] == "26.09 / 82.03"
+    assert all(line[1] in ("ours: not run", "ours: not implemented here") and set(line[2:]) == {""}
+               for line in lines[1:16:2])
+    last = [line for line in missing_lines(collection) if line.startswith("Table 4")]
+    assert "ReGrad (conflicted-only) (not run)" in last[0]
 
 
 def test_every_caption_says_simulated_and_what_the_weights_started_from(report):
     tables = [table for section in report.sections for table in section.tables]
     captions = [table.caption for table in tables] + [f.caption for s in report.sections for f in s.figures]
     assert len(captions) > 10
-    assert all("SIMULATED DATA" in caption and "random initial weights, all trained" in caption
-               for caption in captions)
+    assert all("SIMULATED DATA" in caption for caption in captions)
+    assert all("random initial weights, all trained" in caption for caption in captions
+               if not caption.startswith("Anchors"))
 
 
-def test_differences_stand_where_data_are_real_and_only_there(collection):
-    assert not any("oracle best − paper" in line[1] for line in texts(published_table(1, collection)))
+def test_differences_say_whether_data_are_real(collection):
+    assert {line[1] for line in texts(published_table(1, collection)) if "oracle best − paper" in line[1]} == {
+        "HTER: oracle best − paper (simulated: other faces, no reproduction)"}
     real = dataclasses.replace(collection, rows=tuple(dataclasses.replace(row, runs={
         place: dataclasses.replace(run, evaluation=dataclasses.replace(run.evaluation, simulated=False))
         for place, run in row.runs.items()}) for row in collection.rows))
     table = published_table(1, real)
     assert "SIMULATED" not in table.caption
+    assert not any("simulated" in line[1] for line in texts(table))
     _, line = [line for line in texts(table) if "oracle best − paper" in line[1]]
     cell = summarise(row_of(real, "mmdg"), cell_parts(1, "CPS_W"), Column.ORACLE_BEST)
     assert float(line[2].split()[0]) == pytest.approx(cell.hter.mean - 12.79, abs=0.006)
@@ -232,6 +252,21 @@ def test_two_seeds_make_no_order_claim(collection):
     assert refused == ["vit_late and mmdg, Protocol 1: 2 paired seeds; an order claim needs at least 5"]
 
 
+def test_of_many_rows_only_mmdg_and_the_steps_to_it_are_compared(collection):
+    pattern = row_of(collection, "mmdg")
+    names = ("ssdg", "ssan", "iadg", "vitaf", "cmfl", "vit_late", "u_adapter", "pmr_u_adapter", "mmdg")
+    rows = [dataclasses.replace(pattern, method=name, label=name) for name in names]
+    pairs = {frozenset((one.method, other.method)) for one, other in compared_pairs(rows)}
+    assert pairs == {frozenset((name, "mmdg")) for name in names[:-1]} | {frozenset(("vit_late", "u_adapter"))}
+    assert len(compared_pairs(rows[:4])) == 6
+
+
+def test_many_refusals_of_one_reason_are_one_line():
+    many = [f"a and {index}, Protocol 1: 1 paired seeds; needs 5" for index in range(9)]
+    assert shortened([*many, "a and b, Protocol 3: other lists"]) == [
+        "9 pairs of rows: 1 paired seeds; needs 5", "a and b, Protocol 3: other lists"]
+
+
 def test_five_seeds_do(runs, tmp_path):
     root = tmp_path / "data"
     root.mkdir()
@@ -270,7 +305,8 @@ def test_det_axes_are_normal_deviates_and_finite():
 
 def test_every_protocol_has_its_figures(report):
     figures = [figure for section in report.sections for figure in section.figures]
-    assert [figure.name for figure in figures] == [f"{kind}-{p}" for kind in ("roc", "training", "ssp") for p in P1]
+    assert [figure.name for figure in figures] == [
+        f"{kind}-{p}" for kind in ("fig-6", "roc", "training", "ssp") for p in P1]
     assert all(figure.png.startswith(b"\x89PNG") and figure.svg.startswith("<svg") for figure in figures)
 
 
@@ -278,7 +314,7 @@ def test_every_protocol_has_its_figures(report):
 
 def test_the_html_needs_nothing_else_and_runs_nothing(report):
     page = to_html(report)
-    assert page.count("<svg") == 12
+    assert page.count("<svg") == 16
     assert "<script" not in page
     assert not re.search(r"""(src|href)=["'](?!#)""", re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL))
     assert not re.findall(r'xlink:href="(?!#)', page)
@@ -303,3 +339,58 @@ def test_both_pages_hold_every_table_and_their_figures_exist(report, tmp_path):
         assert (tmp_path / "out" / "figures" / name).is_file()
     assert "SIMULATED DATA" in html.split("<h2")[0]
     assert TABLES[1].row_of("mmdg").title in html
+
+
+def test_each_table_and_figure_of_the_paper_has_a_page_of_its_own(report, tmp_path):
+    write_report(report, tmp_path / "out")
+    pages = tmp_path / "out" / "pages"
+    assert {path.name for path in pages.glob("*.html")} == {
+        f"{name}.html" for name in ("table-1", "table-2", "table-4", "fig-6", "fig-7", "not-run")} | {"table-5.html"}
+    text = (pages / "fig-6.md").read_text()
+    assert "simulated" in text.splitlines()[0]
+    assert all((pages / name).is_file() for name in re.findall(r"\((\.\./figures/.*?)\)", text))
+    for page in pages.glob("*.html"):
+        assert "SIMULATED DATA" in page.read_text()
+
+
+def test_fig_6_is_the_mean_of_the_logged_variances_and_counts_no_pair_without_a_partner(collection):
+    table = balance(collection).tables[0]
+    run = row_of(collection, "mmdg").runs["CPS_W", 0]
+    variance = read_series(run.directory.metrics_file)["ssp/variance"][1].mean()
+    assert texts(table)[0] == ["CPS→W", "0", "not run", f"{variance:.4f}", ""]
+    assert "no pair of runs" in table.caption
+
+
+def test_without_checkpoints_and_data_fig_7_says_so(collection):
+    section = certainty_pictures(collection)
+    assert section.figures == ()
+    assert section.lines[0].startswith("No picture: its checkpoint or its data are not at hand")
+
+
+def test_fig_1c_and_fig_5_show_what_was_run_and_name_what_was_not(runs, tmp_path):
+    assert one_and_all(collect([runs])) is None
+    assert backbone_swaps(collect([runs])) is None
+    shutil.copytree(runs, tmp_path / "runs")
+    root = tmp_path / "data"
+    root.mkdir()
+    made(tmp_path / "runs", root, "vit_late", "CPS_W", 0, inputs=InputChoice(modalities=(Modality.DEPTH,)))
+    for name in ("ssdg", "ssdg_u_adapter"):
+        made(tmp_path / "runs", root, name, "CPS_W", 0)
+    found = collect([tmp_path / "runs"])
+    one = one_and_all(found)
+    assert [line[0] for line in texts(one.tables[0])] == [
+        label for label in ("vit_late, depth only", "vit_late, all fused", "mmdg, all fused") for _ in range(2)]
+    assert one.tables[0].header[2:] == ("CPS→W",)
+    depth = next(row for row in found.rows if row.config.inputs.withheld)
+    assert texts(one.tables[0])[0][2] == str(cell_text(depth, "CPS_W", Column.HONEST))
+    lines = texts(backbone_swaps(found).tables[0])
+    assert [line[:2] for line in lines][:3] == [["SSDG", "own backbone"], ["SSDG", "ViT"], ["SSDG", "ViT + U-Adapter"]]
+    assert "/" in lines[0][3]
+    assert "/" in lines[2][3]
+    assert lines[1][3] in ("not run", "not implemented here")
+    assert not any("depth" in line[0] for line in texts(published_table(1, found)))
+
+
+def cell_text(row, protocol, column):
+    cell = summarise(row, cell_parts(1, protocol), column)
+    return f"{cell.hter} / {cell.auc} {cell.hter.interval()}".rstrip()
