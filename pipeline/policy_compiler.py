@@ -1,18 +1,18 @@
 """Policies in an integrator's words, compiled to an accept threshold that recorded sessions vouch for. Pure.
 
 The sequential test's α and β hold for its model of the scores. What holds for sessions as they are recorded is shown
-here, by Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei, "Learn then Test: calibrating predictive algorithms
-to achieve risk control", 2021) with fixed-sequence testing:
+here, by Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei, "Learn then Test: calibrating predictive
+algorithms to achieve risk control", 2021) with fixed-sequence testing:
 
 - the thresholds are fixed before the sessions are looked at, and tested from the strictest to the loosest;
 - the hypothesis at a threshold is "some species has APCER > apcer_max". Its p-value is the largest of the species'
   exact binomial ones, P(Bin(n, apcer_max) <= accepted): an intersection-union test, so the worst species decides and no
   correction for the number of species is due;
-- the first threshold that is not rejected at δ = 1 - confidence ends it; the last rejected one is chosen. Then the chance
-  over sessions that a threshold with APCER > apcer_max was chosen is at most δ, whatever the scores are like.
+- the first threshold that is not rejected at δ = 1 - confidence ends it; the last rejected one is chosen. Then the
+  chance over sessions that a threshold with APCER > apcer_max was chosen is at most δ, whatever the scores are like.
 
-BPCER is exactly bounded on the bona fide sessions, which had no say in the choice; where the policy demands `bpcer_max`,
-it is tested there at the same δ. Each of the two statements holds with the stated confidence, both together with at
+BPCER is exactly bounded on the bona fide sessions, which had no say in the choice; where the policy demands
+`bpcer_max`, it is tested there at the same δ. Each of the two statements holds with the stated confidence, both together with at
 least 1 - 2δ. Sessions must be exchangeable with those to come: nothing is said of species or cameras that are not among
 them, nor if the scores were calibrated on the same sessions.
 """
@@ -156,7 +156,11 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class SpeciesEvidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Attack sessions of one species at the threshold. p_value: of "APCER > apcer_max". upper_bound: at the confidence."""
+    """Attack sessions of one species at the threshold.
+
+    Attributes:
+        p_value: of "APCER > apcer_max". upper_bound: of APCER, one-sided, at the confidence.
+    """
 
     sessions: int
     people: int
@@ -269,7 +273,7 @@ def compile_policy(request: PolicyRequest, sessions: Sequence[SessionPeak], prov
     names = list(by_species)
     totals = np.array([len(by_species[name]) for name in names])
     accepted = np.array([_accepted(by_species[name], thresholds) for name in names])  # [species, thresholds]
-    p_values = stats.binom.cdf(accepted, totals[:, None], request.apcer_max)
+    p_values = np.asarray(stats.binom.cdf(accepted, totals[:, None], request.apcer_max), np.float64)
     worst = p_values.argmax(axis=0)
     live_accepted = _accepted(live, thresholds)
     largest = p_values.max(axis=0)

@@ -134,7 +134,7 @@ def decide(logits: ArrayLike, policy: Policy, *, frame_period_ms: float,
 
 def _first(crossed: BoolArray) -> IntArray:
     """Index of the first frame of each session; the number of frames where there is none."""
-    return np.where(crossed.any(axis=1), crossed.argmax(axis=1), crossed.shape[1]).astype(np.int64)
+    return np.asarray(np.where(crossed.any(axis=1), crossed.argmax(axis=1), crossed.shape[1]), np.int64)
 
 
 def wald_expected_frames(policy: Policy, mean_llr: float) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from pipeline.commands import (
     explain,
     export,
     kiosk,
+    policy,
     pretrain,
     record,
     report,
@@ -35,7 +36,7 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, pretrain,
+for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, policy, pretrain,
                  record, report, sensitivity, sessions, simulate, train, weights):
     _command.register(app)
 
