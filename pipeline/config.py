@@ -166,8 +166,8 @@ def settings_from(raw: Any, place: str) -> Settings:
         value = f" (it is {_at(raw, located[1])!r})" if located else ""
         raise ConfigError(f"{place}: {text}{value}") from error
     if settings.policy.threshold_id is not None:
-        raise ConfigError(f"{place}: $.policy.threshold_id: {settings.policy.threshold_id!r} cannot be claimed; name the "
-                          "file of `mmdg policy compile` as $.compiled_policy")
+        raise ConfigError(f"{place}: $.policy.threshold_id: {settings.policy.threshold_id!r} cannot be claimed; name "
+                          "the file of `mmdg policy compile` as $.compiled_policy")
     names = [camera.name for camera in settings.cameras]
     if len(set(names)) != len(names):
         raise ConfigError(f"{place}: two cameras share a name at $.cameras: {names}; give each its own 'name'")
@@ -212,8 +212,8 @@ def _with_compiled_policy(settings: Settings, path: Path) -> Settings:
         raise ConfigError(f"{path}: $.compiled_policy: {error}") from error
     pinned, measured = settings.inference.sha256, compiled.provenance.model_hash
     if pinned not in (None, measured):
-        raise ConfigError(f"{path}: $.inference.sha256 is {pinned}, but the threshold of $.compiled_policy was measured "
-                          f"with checkpoint {measured}; compile the policy for the checkpoint that runs")
+        raise ConfigError(f"{path}: $.inference.sha256 is {pinned}, but the threshold of $.compiled_policy was "
+                          f"measured with checkpoint {measured}; compile the policy for the checkpoint that runs")
     return msgspec.structs.replace(settings, policy=compiled.in_force(),
                                    inference=msgspec.structs.replace(settings.inference, sha256=measured))
 

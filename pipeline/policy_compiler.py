@@ -12,9 +12,9 @@ algorithms to achieve risk control", 2021) with fixed-sequence testing:
   chance over sessions that a threshold with APCER > apcer_max was chosen is at most δ, whatever the scores are like.
 
 BPCER is exactly bounded on the bona fide sessions, which had no say in the choice; where the policy demands
-`bpcer_max`, it is tested there at the same δ. Each of the two statements holds with the stated confidence, both together with at
-least 1 - 2δ. Sessions must be exchangeable with those to come: nothing is said of species or cameras that are not among
-them, nor if the scores were calibrated on the same sessions.
+`bpcer_max`, it is tested there at the same δ. Each of the two statements holds with the stated confidence, both
+together with at least 1 - 2δ. Sessions must be exchangeable with those to come: nothing is said of species or cameras
+that are not among them, nor if the scores were calibrated on the same sessions.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class CompiledPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """A policy with its threshold and all that it rests on.
 
     Attributes:
-        policy: before the threshold. threshold: nats of evidence that acceptance takes, at least the policy's own bound.
+        policy: before the threshold. threshold: nats of evidence that acceptance takes, at least the policy's bound.
         tried: the sequence, from the strictest threshold to the first that failed; steps that accept the same sessions
             are told once.
         floor_ms: least time from a session's first scored frame to its acceptance; null when out of reach.
@@ -284,17 +284,19 @@ def compile_policy(request: PolicyRequest, sessions: Sequence[SessionPeak], prov
     refused = len(live) - int(live_accepted[chosen])
     bpcer = _bound(refused, len(live), request.confidence)
     live_p = None if request.bpcer_max is None else float(stats.binom.cdf(refused, len(live), request.bpcer_max))
-    if live_p is not None and live_p > delta:
+    if request.bpcer_max is not None and live_p is not None and live_p > delta:
+        takes = sessions_needed(request.bpcer_max, request.confidence)
         raise UnsupportedPolicyError(
             f"policy {request.name!r}: at {thresholds[chosen]:.3f} nats, the loosest threshold at which APCER <= "
             f"{request.apcer_max:g} is shown, {refused} of {len(live)} bona fide sessions are refused: BPCER <= "
             f"{bpcer:.3g} at {request.confidence:.0%} confidence, demanded is {request.bpcer_max:g}"
-            + (f"; that takes {sessions_needed(request.bpcer_max or 0.5, request.confidence)} sessions without one refused"
-               if refused == 0 else "; a better network, or a larger bpcer_max or apcer_max"),
+            + (f"; that takes {takes} sessions without one refused" if refused == 0 else
+               "; a better network, or a larger bpcer_max or apcer_max"),
             sessions_needed(request.apcer_max, request.confidence), {})
     last = min(chosen + 1, len(thresholds) - 1)
-    steps = [index for index in range(last + 1) if index in (0, chosen, last) or not (
-        np.array_equal(accepted[:, index], accepted[:, index - 1]) and live_accepted[index] == live_accepted[index - 1])]
+    both = np.vstack([accepted, live_accepted])
+    steps = [index for index in range(last + 1)
+             if index in (0, chosen, last) or (both[:, index] != both[:, index - 1]).any()]
     compiled = CompiledPolicy(
         version=VERSION, request=request, policy=policy, threshold=float(thresholds[chosen]), provenance=provenance,
         species={name: SpeciesEvidence(
@@ -324,7 +326,8 @@ def _check_sessions(request: PolicyRequest, sessions: Sequence[SessionPeak], pro
         raise PolicyError(f"policy {request.name!r}: no session of {absent[0]!r}, which the policy demands; there are "
                           f"{', '.join(sorted(names))}")
     if provenance.purpose not in request.allowed_purposes:
-        raise PolicyError(f"policy {request.name!r}: allowed_purposes {[one.value for one in request.allowed_purposes]} "
+        allowed = ", ".join(one.value for one in request.allowed_purposes)
+        raise PolicyError(f"policy {request.name!r}: allowed_purposes [{allowed}] "
                           f"leave out the checkpoint's, {provenance.purpose.value}: it would decide nothing")
     shortest_ms = min(each.duration_ms for each in sessions)
     if shortest_ms + provenance.frame_period_ms <= request.deadline_ms:

@@ -187,7 +187,8 @@ def _compile(console: Console, policy: Path, folders: list[Path], model: Path | 
 
     request = parse_request(_yaml(policy), str(policy))
     truths = {str(folder): read_index(folder) for folder in folders}
-    check_sessions(truths, {str(folder): read_index(folder) for folder in calibrated_on or ()})
+    check_sessions(truths, {str(folder): read_index(folder) for folder in calibrated_on or ()},
+                   "which calibrated the scores")
     model = chosen_model(model)
     facts = model_facts(model)
     peaks = []
@@ -198,7 +199,8 @@ def _compile(console: Console, policy: Path, folders: list[Path], model: Path | 
         peaks += session_peaks(records, scores, request.policy(), facts.info)
     everything = [truth for folder in folders for truth in truths[str(folder)]]
     provenance = Provenance(
-        model_hash=facts.info.model_hash, purpose=facts.info.purpose, calibration_id=calibration_id(facts.operating_point),
+        model_hash=facts.info.model_hash, purpose=facts.info.purpose,
+        calibration_id=calibration_id(facts.operating_point),
         sessions_sha256=tuple(sessions_hash(folder) for folder in folders),
         splits=tuple(sorted({truth.split for truth in everything})),
         frame_period_ms=min(1e3 / truth.frame_rate for truth in everything) if everything else 1.0,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from mmdg_model.operating_point import OperatingPoint
-from mmdg_model.training.samples import BONA_FIDE
+from mmdg_model.training.samples import BONA_FIDE, Split
 from pipeline.policy import Policy
 from pipeline.policy_compiler import SessionPeak
 from pipeline.simulated_sessions.film import FilmRecord
@@ -33,26 +33,41 @@ def identity(truth: Truth) -> tuple[object, ...]:
             truth.renderer)
 
 
-def check_sessions(folders: Mapping[str, Sequence[Truth]], calibrated_on: Mapping[str, Sequence[Truth]]) -> None:
-    """That no session is a test session, counted twice, or one that the scores were calibrated on.
+def refuse_repeats(folders: Mapping[str, Sequence[Truth]]) -> dict[tuple[object, ...], str]:
+    """The folder of each session.
 
     Raises:
-        SimulationError: one is; names the folders and the session.
+        SimulationError: a session is there twice; counted twice it would be evidence that is not there.
     """
     seen: dict[tuple[object, ...], str] = {}
     for folder, truths in folders.items():
         for truth in truths:
-            if truth.split == "test":
-                raise SimulationError(f"{folder}: {truth.key} is a test session: a threshold is chosen on others, the "
-                                      "test set is for judging alone (mmdg evaluate sessions)")
             if identity(truth) in seen:
                 raise SimulationError(f"session {truth.key} is in {seen[identity(truth)]} and in {folder}; counted "
                                       "twice it would be evidence that is not there")
             seen[identity(truth)] = folder
-    for folder, truths in calibrated_on.items():
+    return seen
+
+
+def check_sessions(folders: Mapping[str, Sequence[Truth]], apart_from: Mapping[str, Sequence[Truth]],
+                   why: str) -> None:
+    """That a threshold may be chosen on these sessions: none is a test session, there twice, or in `apart_from`.
+
+    Args:
+        why: what the sessions of `apart_from` are, such as "which calibrated the scores".
+
+    Raises:
+        SimulationError: one is; names the folders and the session.
+    """
+    seen = refuse_repeats(folders)
+    for folder, truths in folders.items():
+        if tested := [truth.key for truth in truths if truth.split == Split.TEST]:
+            raise SimulationError(f"{folder}: {tested[0]} is a test session: a threshold is chosen on others, the test "
+                                  "set is for judging alone (mmdg evaluate sessions)")
+    for folder, truths in apart_from.items():
         if shared := [truth.key for truth in truths if identity(truth) in seen]:
-            raise SimulationError(f"{len(shared)} sessions, such as {shared[0]}, are in {folder}, which calibrated the "
-                                  "scores: film others (mmdg simulate films --seed N) to choose a threshold on")
+            raise SimulationError(f"{len(shared)} sessions, such as {shared[0]}, are in {folder}, too, {why}: film "
+                                  "others (mmdg simulate films --seed N) to choose a threshold on")
 
 
 def calibration_id(point: OperatingPoint | None) -> str:
