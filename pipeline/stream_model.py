@@ -1,8 +1,8 @@
 """Simulated streams of log-likelihood ratios, and the sequential test over thousands of them at once.
 
 The model that the test's bounds rest on: the scores of a session are a stationary Gaussian AR(1) series with mean ±m
-and variance 2m, which makes every single frame a true log-likelihood ratio (LLR) with d' = √(2m). No camera, no face and
-no network is involved, so whatever is measured on it says how the test treats correlated frames, nothing about how well
+and variance 2m, which makes every single frame a true log-likelihood ratio (LLR) with d' = √(2m). No camera, face or
+network is involved, so whatever is measured on it says how the test treats correlated frames, nothing about how well
 a checkpoint tells faces from attacks. `decide` is the arithmetic of `pipeline.sequential_test` on arrays; a test holds
 the two equal session by session.
 

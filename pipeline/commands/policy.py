@@ -176,6 +176,7 @@ def _yaml(path: Path) -> Any:
 
 def _compile(console: Console, policy: Path, folders: list[Path], model: Path | None,
              calibrated_on: list[Path] | None, jobs: int) -> CompiledPolicy:
+    from collections import Counter
     from datetime import UTC, datetime
 
     from pipeline.commands.session_options import chosen_model, progress_bar, typed
@@ -184,8 +185,11 @@ def _compile(console: Console, policy: Path, folders: list[Path], model: Path | 
     from pipeline.simulated_sessions.film import load_record
     from pipeline.simulated_sessions.scoring import model_facts, score_sessions
     from pipeline.simulated_sessions.studio import film_path, read_index, sessions_hash
+    from pipeline.simulated_trees.domains import SimulationError
 
     request = parse_request(_yaml(policy), str(policy))
+    if twice := [folder for folder, times in Counter(folders).items() if times > 1]:
+        raise SimulationError(f"{twice[0]} is named twice; each session is evidence once")
     truths = {str(folder): read_index(folder) for folder in folders}
     check_sessions(truths, {str(folder): read_index(folder) for folder in calibrated_on or ()},
                    "which calibrated the scores")

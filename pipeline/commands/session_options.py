@@ -46,6 +46,7 @@ def failing(console: Console) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(console: Console, what: str) -> Iterator[Progress]:
+    """A bar on a terminal, nothing elsewhere; yields what is to be called with (done, total)."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 

@@ -57,7 +57,7 @@ class FrozenPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameRates:
-    """Rates of single frames whose log-likelihood ratio is at least 0, without intervals. None without a scored frame."""
+    """Rates of single frames by whether their LLR is at least 0, without intervals. None without a scored frame."""
 
     live_refused: float | None
     attacks_accepted: Mapping[str, float | None]
@@ -137,7 +137,7 @@ def frozen_point(limit: float, development: Sequence[ScoredSession], scored: Seq
     point = bpcer_at_apcer([each.score for each in development], [each.live for each in development],
                            [each.species for each in development], limit, Unit.VIDEO)
     if point.threshold is None:
-        return nothing(point.unresolved or "not resolvable")
+        return nothing((point.unresolved or "not resolvable").replace(f"{Unit.VIDEO}s of", "development sessions of"))
     if not np.isfinite(point.threshold):
         return nothing("on development sessions only refusing everyone keeps it")
     values, live = [each.score for each in scored], [each.live for each in scored]

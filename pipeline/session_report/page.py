@@ -57,7 +57,7 @@ def described(values: Mapping[str, Any]) -> dict[str, str]:
         "operating point": "none: scores taken at their word" if point is None else ", ".join(
             f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in point.items()),
         "calibration id": values["calibration_id"],
-        "accept at / reject at": f"{values['accept_bound']:.4f} / {values['reject_bound']:.4f} nats of tempered evidence",
+        "accept at / reject at": f"{values['accept_bound']:.4f} / {values['reject_bound']:.4f} nats",
         "threshold id": values["threshold_id"] or "none: this policy was not compiled (mmdg policy compile)",
         "policy": ", ".join(f"{key} {_plain(value)}" for key, value in policy.items()),
         "policy SHA-256": values["policy_sha256"],

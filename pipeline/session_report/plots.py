@@ -40,7 +40,7 @@ def draw_errors(report: SessionReport, target: float) -> str:
 
 
 def draw_trade_off(scored: Sequence[ScoredSession], accept_bound: float, report: SessionReport) -> str:
-    """Over the accept threshold: APCER of each species, the worst drawn strong, and BPCER; the bound in force marked."""
+    """Over the accept threshold: APCER by species, the worst drawn strong, and BPCER; the bound in force is marked."""
     figure, axis = _figure(7.6, 3.3, report.simulated)
     live = np.sort([each.score for each in scored if each.live])
     seen = [each.score for each in scored if each.score > NO_EVIDENCE]
