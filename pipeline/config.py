@@ -137,7 +137,12 @@ class KioskConfig(_Section, frozen=True, kw_only=True):
 
 
 class Settings(_Section, frozen=True, kw_only=True):
-    """Everything `mmdg-live` runs with. calibration: operating-point file (docs/calibration.md)."""
+    """Everything `mmdg-live` runs with.
+
+    compiled_policy: file of `mmdg policy compile`, relative to the configuration file; it takes the place of `policy`
+    and pins the checkpoint that its threshold was measured with.
+    calibration: operating-point file (docs/calibration.md).
+    """
 
     cameras: Annotated[list[CameraConfig], Meta(min_length=1, max_length=8)]
     detection: DetectionConfig = DetectionConfig()
@@ -145,6 +150,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     hub: HubConfig = HubConfig()
     inference: InferenceConfig = InferenceConfig()
     policy: Policy = Policy()
+    compiled_policy: Annotated[str, Meta(min_length=1)] | None = None
     kiosk: KioskConfig = KioskConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     runtime_dir: str | None = None
@@ -199,6 +205,9 @@ def settings_from(raw: Any, place: str) -> Settings:
         raise ConfigError(f"{place}: {text}{value}") from error
     except ValueError as error:
         raise ConfigError(f"{place}: {error}") from error
+    if settings.policy.threshold_id is not None:
+        raise ConfigError(f"{place}: $.policy.threshold_id: {settings.policy.threshold_id!r} cannot be claimed; name "
+                          "the file of `mmdg policy compile` as $.compiled_policy")
     names = [camera.name for camera in settings.cameras]
     if len(set(names)) != len(names):
         raise ConfigError(f"{place}: two cameras share a name at $.cameras: {names}; give each its own 'name'")
@@ -219,7 +228,34 @@ def load_settings(path: Path, overrides: dict[str, Any] | None = None) -> Settin
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping at the top level, got {type(raw).__name__}")
-    return settings_from({**raw, **(overrides or {})}, str(path))
+    merged = {**raw, **(overrides or {})}
+    settings = settings_from(merged, str(path))
+    if settings.compiled_policy is None:
+        return settings
+    if "policy" in merged:
+        raise ConfigError(f"{path}: policy and compiled_policy at $: a compiled policy brings all its values; keep one")
+    return _with_compiled_policy(settings, path)
+
+
+def _with_compiled_policy(settings: Settings, path: Path) -> Settings:
+    """The policy of the compiled file, and its checkpoint alone.
+
+    Raises:
+        ConfigError: the file is none, or the configuration pins another checkpoint.
+    """
+    from pipeline.policy_compiler import CompiledPolicyError, read_compiled
+
+    assert settings.compiled_policy is not None
+    try:
+        compiled = read_compiled(path.parent / settings.compiled_policy)
+    except CompiledPolicyError as error:
+        raise ConfigError(f"{path}: $.compiled_policy: {error}") from error
+    pinned, measured = settings.inference.sha256, compiled.provenance.model_hash
+    if pinned not in (None, measured):
+        raise ConfigError(f"{path}: $.inference.sha256 is {pinned}, but the threshold of $.compiled_policy was "
+                          f"measured with checkpoint {measured}; compile the policy for the checkpoint that runs")
+    return msgspec.structs.replace(settings, policy=compiled.in_force(),
+                                   inference=msgspec.structs.replace(settings.inference, sha256=measured))
 
 
 def load_calibration(settings: Settings, model: Path) -> OperatingPointFile | None:
@@ -231,6 +267,10 @@ def load_calibration(settings: Settings, model: Path) -> OperatingPointFile | No
     """
     if settings.calibration is None:
         return None
+    if settings.compiled_policy is not None:
+        # Its threshold was measured on evidence by the checkpoint's own operating point, not by these maps.
+        raise PolicyError(f"calibration: {settings.calibration} would change the evidence that the threshold of "
+                          f"compiled_policy {settings.compiled_policy} was measured on; keep one of them")
     found = read_operating_point_file(Path(settings.calibration), model_sha256=stored_model_hash(model))
     settings.policy.check_calibration(found, "$.policy")
     return found

@@ -60,6 +60,7 @@ _RANGES = {
     "min_frames": _Range(2, 1_000),
     "min_time_ms": _Range(0, HARD_DEADLINE_MS),
     "frame_correlation": _Range(0, 1, open_high=True),
+    "lasting_share": _Range(0, 1, open_high=True),
     "llr_clip": _Range(0, 20, open_low=True),
     "evidence_clip": _Range(0, 1_000, open_low=True),
     "logit_scale": _Range(0, 100, open_low=True),
@@ -91,6 +92,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             operating point says; without one 1, and 0 for ln(bona fide / attack) in the training data.
         frame_correlation: ρ of successive scored frames (AR(1)), see `sequential_test.effective_frames`. None: as the
             checkpoint's operating point says; without one `ASSUMED_FRAME_CORRELATION`.
+        lasting_share: of a score's variance, what is the session's own level and repeats in every frame, see
+            `sequential_test.effective_frames`. 0 where ρ was fitted with the levels in it.
         min_accept_evidence: accepting takes at least this many nats, also where Wald's bound is lower. An operating
             point raises it to its threshold.
         uncertainty_weight: nats taken off the evidence for acceptance, per unit of mean class-token uncertainty.
@@ -100,6 +103,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             simulated data decides on simulated cameras alone, whatever stands here (`verdict.conclude`).
         keepalive_ms: interval in which a kiosk must show life; two missed end the session as abandoned.
         expires_in_ms: how long a decision may be acted on.
+        threshold_id: of the compiled policy that this one comes from (`pipeline.policy_compiler`). With it a kiosk
+            cannot ask for more time than `deadline_ms`. Never written by hand.
         expose_would_decide: FOR TESTS AND DEMONSTRATIONS: report what the evidence alone would have said. It never
             changes a verdict and never leaves by the kiosk socket.
     """
@@ -120,6 +125,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     logit_scale: float | None = None
     training_log_odds: float | None = None
     frame_correlation: float | None = None
+    lasting_share: float = 0.0
     min_accept_evidence: float = 0.0
     uncertainty_weight: float = 1.0
     required_modalities: tuple[Modality, ...] = (Modality.RGB, Modality.DEPTH, Modality.INFRARED)
@@ -127,6 +133,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allowed_purposes: tuple[Purpose, ...] = (Purpose.RELEASE,)
     keepalive_ms: int = 1_000
     expires_in_ms: int = 5_000
+    threshold_id: str | None = None
     expose_would_decide: bool = False
 
     @property

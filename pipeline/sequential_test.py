@@ -55,13 +55,26 @@ class Evidence:
     debt: float = 0.0
 
 
-@lru_cache(maxsize=4096)
-def effective_frames(frames: int, correlation: float) -> float:
-    """n_eff of `frames` samples of an AR(1) process with the given correlation; between 1 and `frames`, 0 for none."""
+@lru_cache(maxsize=8192)
+def effective_frames(frames: int, correlation: float, lasting: float = 0.0) -> float:
+    """n_eff of `frames` scores: as many independent ones have a mean of the same variance. 0 for none.
+
+    Args:
+        correlation: ρ of an AR(1) about the session's own level. lasting: share of the variance that is the session's
+            level: it repeats in every frame, so n_eff stays below 1 / lasting however long one looks.
+
+    Returns:
+        1 / (lasting + (1 - lasting) / n_AR1), between 1 and `frames`.
+    """
     if frames <= 0:
         return 0.0
     weight = 1.0 + 2.0 * math.fsum((1 - k / frames) * correlation**k for k in range(1, frames))
-    return frames / weight
+    return 1.0 / (lasting + (1.0 - lasting) * weight / frames)
+
+
+def effective(frames: int, policy: Policy) -> float:
+    """`effective_frames` with what the policy knows of the scores."""
+    return effective_frames(frames, policy.correlation, policy.lasting_share)
 
 
 def count(evidence: Evidence, logit: float, uncertainty: Mapping[str, float], modalities: tuple[str, ...],
@@ -101,7 +114,7 @@ def tempered(evidence: Evidence, policy: Policy) -> float:
     """Evidence in nats, scaled to the effective number of frames, with the debt."""
     if not evidence.frames:
         return evidence.debt
-    scale = effective_frames(evidence.frames, policy.correlation) / evidence.frames
+    scale = effective(evidence.frames, policy) / evidence.frames
     return policy.bounded(evidence.llr_sum * scale) + evidence.debt
 
 
@@ -123,13 +136,29 @@ def crossed(evidence: Evidence, policy: Policy) -> Bound:
     return Bound.NONE
 
 
-def fewest_frames(policy: Policy, limit: int = 2000) -> int | None:
-    """Frames before the accept bound can be crossed at all, with every score at the clip and no uncertainty.
+def fewest_frames(policy: Policy, limit: int = 2000, bound: float | None = None) -> int | None:
+    """Frames before a bound can be crossed at all, with every score at the clip and no uncertainty.
 
-    It is the floor under the time to a decision: divide by the scores per second. None when `limit` is not enough.
+    It is the floor under the time to a decision that frame correlation alone allows.
+
+    Args:
+        bound: nats, positive; the policy's bound of acceptance by default. For rejection: -policy.lower_bound.
+
+    Returns:
+        The number, at least `min_frames`; None when `limit` is not enough.
     """
-    for frames in range(1, limit + 1):
-        if frames >= policy.min_frames and policy.bounded(policy.llr_clip * effective_frames(
-                frames, policy.correlation)) >= policy.upper_bound:
+    wanted = policy.upper_bound if bound is None else bound
+    for frames in range(max(1, policy.min_frames), limit + 1):
+        if policy.bounded(policy.llr_clip * effective(frames, policy)) >= wanted:
             return frames
     return None
+
+
+def floor_ms(policy: Policy, frame_period_ms: float, bound: float | None = None) -> float | None:
+    """Least time between the first frame and a decision: the (N-1) periods of `fewest_frames`, or `min_time_ms`.
+
+    Args:
+        frame_period_ms: between scored frames. bound: as `fewest_frames`.
+    """
+    frames = fewest_frames(policy, bound=bound)
+    return None if frames is None else max((frames - 1) * frame_period_ms, float(policy.min_time_ms))

@@ -126,6 +126,9 @@ class Session:
         self.evidence = Evidence()
         self.counters: Counter[str] = Counter()
         asked_ms = request.deadline_ms if request.deadline_ms is not None else self.policy.deadline_ms
+        if self.policy.threshold_id is not None:
+            # An attacker must not have longer than in the sessions of the evidence.
+            asked_ms = min(asked_ms, self.policy.deadline_ms)
         self._deadline_ns = now_ns + min(asked_ms, HARD_DEADLINE_MS) * _NS_PER_MS
         self._keepalive_ns = now_ns
         self._received_ns = now_ns  # of the last observation
@@ -248,7 +251,7 @@ class Session:
         record = DecisionRecord(
             session_id=self.request.session_id, origin=self.request.origin, camera=self.request.camera,
             verdict=verdict, reason=text, examined=self._examined, frames_used=self.evidence.frames,
-            effective_frames=sequential_test.effective_frames(self.evidence.frames, self.policy.correlation),
+            effective_frames=sequential_test.effective(self.evidence.frames, self.policy),
             modalities_used=tuple(m for m in Modality if m in (self._used or ())),
             time_to_decision_ms=(now_ns - self.began_ns) / _NS_PER_MS, policy=self.policy.name, model=self.model,
             simulated=self._simulated, nonce=self.request.nonce, transaction_hash=self.request.transaction_hash,

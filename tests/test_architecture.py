@@ -28,7 +28,7 @@ IMPORTERS = {
     "mitsuba": (r"capture/independent/mitsuba_renderer\.py",),
     "drjit": (r"capture/independent/mitsuba_renderer\.py",),
     "pyarrow": (r"mmdg_model/training/scores\.py",),
-    "jinja2": (r"mmdg_model/training/report/pages\.py",),
+    "jinja2": (r"mmdg_model/training/report/pages\.py", r"pipeline/session_report/page\.py"),
     "ray": (r"mmdg_model/training/ray_executor\.py",),
     "lightning_fabric": (r"mmdg_model/training/fabric_compute\.py",),
     "tensorboardX": (r"mmdg_model/training/tensorboard_log\.py",),

@@ -15,6 +15,7 @@ from pipeline.commands import (
     export,
     keys,
     kiosk,
+    policy,
     pretrain,
     record,
     report,
@@ -38,8 +39,8 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (benchmark, calibrate, data, demo, doctor, evaluate, explain, export, keys, kiosk, pretrain,
-                 record, report, search, sensitivity, sessions, simulate, train, weights):
+for _command in (benchmark, calibrate, data, demo, doctor, evaluate, explain, export, keys, kiosk, policy,
+                 pretrain, record, report, search, sensitivity, sessions, simulate, train, weights):
     _command.register(app)
 
 

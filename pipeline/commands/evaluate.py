@@ -1,13 +1,17 @@
-"""`mmdg evaluate`: scores of a run's kept epochs, and every figure that follows from them, in three columns."""
+"""`mmdg evaluate run | sessions`: scores of a run's kept epochs in three columns; decisions on whole sessions.
+
+`mmdg evaluate RUN`, the older form, is `mmdg evaluate run RUN`.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +21,29 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to `mmdg`."""
-    app.command("evaluate")(evaluate_command)
+    """Add the group to `mmdg`."""
+    from pipeline.commands.evaluate_sessions import sessions_command
+
+    evaluate = typer.Typer(cls=RunByDefault, no_args_is_help=True,
+                           help="Judge a training run (also as `mmdg evaluate RUN`), or decisions on whole sessions.")
+    evaluate.command("run")(evaluate_command)
+    evaluate.command("sessions")(sessions_command)
+    app.add_typer(evaluate, name="evaluate")
+
+
+class RunByDefault(TyperGroup):
+    """A group whose arguments go to `run` where they do not begin with a command's name.
+
+    A run directory that lies here under a command's name is one, too, where nothing but options follows it.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts `run` in front where it is meant."""
+        named = bool(args) and args[0] in self.commands
+        folder = named and Path(args[0]).is_dir() and (len(args) == 1 or args[1].startswith("-"))
+        if args and args[0] != "--help" and (not named or (folder and args[1:] != ["--help"])):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
 
 def evaluate_command(
@@ -42,7 +67,7 @@ def evaluate_command(
     """Score source validation and target test at every kept epoch, then report oracle and honest figures.
 
     What is on disk of the same checkpoint is not scored again: interrupt it and go on. Nothing here touches training.
-    Example: mmdg evaluate runs/mmdg-CPS_W-s0-1f2e3d4c5b6a
+    Example: mmdg evaluate run runs/mmdg-CPS_W-s0-1f2e3d4c5b6a
 
     Exit codes: 0 evaluated, 1 not possible (the reason is printed), 2 wrong usage, 130 interrupted.
     """

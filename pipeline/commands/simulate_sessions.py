@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from pipeline.commands.session_options import chosen_model as _model
+from pipeline.commands.session_options import failing as _failing
+from pipeline.commands.session_options import named_policy as _policy
+from pipeline.commands.session_options import point_hash as _hash_of
+from pipeline.commands.session_options import progress_bar as _bar
+from pipeline.commands.session_options import typed as _typed
+
 if TYPE_CHECKING:
-    from mmdg_model.operating_point import OperatingPoint
     from mmdg_model.training.samples import Split
-    from pipeline.policy import Policy
     from pipeline.simulated_sessions.plan import PlannedSession, SessionOptions
-    from pipeline.simulated_sessions.scoring import ModelFacts
     from pipeline.simulated_sessions.studio import StudioOutcome
 
 Progress = Callable[[int, int], None]
@@ -252,41 +253,6 @@ def sweep_command(
     sys.stdout.write("\n".join(lines) + f"\n{out / parameter}.csv has every frame's score\n")
 
 
-@contextmanager
-def _failing(console: Console) -> Iterator[None]:
-    """Prints the errors that are answers, and ends with exit code 1."""
-    from calibration.operating_point_file import OperatingPointFileError
-    from calibration.score_calibration import CalibrationError
-    from capture.camera import CameraError
-    from capture.recording import RecordingError
-    from detect.faces import DetectorError
-    from mmdg_model.operating_point import OperatingPointError
-    from mmdg_model.scorer import ScoringError
-    from mmdg_model.shipped_weights import ShippedWeightsError
-    from pipeline.policy import PolicyError
-    from pipeline.simulated_sessions.film import FilmError
-    from pipeline.simulated_trees.domains import SimulationError
-
-    try:
-        yield
-    except (CalibrationError, CameraError, RecordingError, DetectorError, OperatingPointError,
-            OperatingPointFileError, ScoringError,
-            ShippedWeightsError, PolicyError, FilmError, SimulationError, OSError) as error:
-        console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-
-
-@contextmanager
-def _bar(console: Console, what: str) -> Iterator[Progress]:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console,
-             transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _options(seed: int, frames: int, rate: float, distance: str, profile: str | None,
              held_out_heads: bool) -> SessionOptions:
     from capture.simulated.profiles import sensor_profile
@@ -331,53 +297,6 @@ def _split(name: str) -> Split:
     if name not in (Split.VALIDATION, Split.TEST):
         raise typer.BadParameter(f"{name!r}, expected {Split.VALIDATION} or {Split.TEST}", param_hint="--split")
     return Split(name)
-
-
-def _model(named: Path | None) -> Path:
-    """The named checkpoint, or the shipped weights.
-
-    Raises:
-        SimulationError: none is named and none ships.
-    """
-    from mmdg_model.shipped_weights import shipped_checkpoint
-    from pipeline.simulated_trees.domains import SimulationError
-
-    if named is not None:
-        return named
-    shipped = shipped_checkpoint()
-    if shipped is None:
-        raise SimulationError("no weights ship with this program; name a checkpoint with --model")
-    return shipped[0]
-
-
-def _policy(path: Path | None, facts: ModelFacts) -> Policy:
-    """The policy of a YAML file, or the one for simulated cameras."""
-    import yaml
-
-    from pipeline.policy import SIMULATED_POLICY, PolicyError, parse_policy
-
-    policy = SIMULATED_POLICY
-    if path is not None:
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise PolicyError(f"{path}: not YAML: {error}") from None
-        if not isinstance(raw, dict):
-            raise PolicyError(f"{path}: expected a mapping of a policy's values, got {type(raw).__name__}")
-        policy = parse_policy(raw, str(path))
-    if facts.info.purpose not in policy.allowed_purposes:
-        raise PolicyError(f"policy {policy.name!r} lets no checkpoint of purpose {facts.info.purpose} decide, only "
-                          f"{', '.join(policy.allowed_purposes)}; there would be no decision to judge")
-    return policy
-
-
-def _hash_of(point: OperatingPoint | None) -> str:
-    return "" if point is None else hashlib.sha256(json.dumps(point.to_dict(), sort_keys=True).encode()).hexdigest()
-
-
-def _typed() -> str:
-    """The command as typed, without the path of the program."""
-    return shlex.join(["mmdg", *sys.argv[1:]])
 
 
 def _announce(console: Console, what: str, expected: Any, jobs: int) -> None:

@@ -171,23 +171,12 @@ def evaluate(judged: Sequence[JudgedSession], policy: Policy) -> SessionEvaluati
         rejecting=_pace(judged, Verdict.ATTACK, policy, -policy.lower_bound, period_ms))
 
 
-def floor_frames(policy: Policy, bound: float, limit: int = 2000) -> int | None:
-    """Fewest frames with which evidence can reach a bound, every score at the clip; None when `limit` is not enough.
-
-    For acceptance this leaves the deduction for uncertainty out: it is the floor that frame correlation alone allows.
-    """
-    for frames in range(policy.min_frames, limit + 1):
-        if policy.llr_clip * sequential_test.effective_frames(frames, policy.correlation) >= bound:
-            return frames
-    return None
-
-
 def _pace(judged: Sequence[JudgedSession], verdict: Verdict, policy: Policy, bound: float, period_ms: float) -> Pace:
     times = [each.decision.time_to_decision_ms for each in judged if each.decision.verdict is verdict]
-    frames = floor_frames(policy, bound)
     return Pace(decisions=len(times), median_ms=float(np.median(times)) if times else None,
-                p95_ms=float(np.percentile(times, 95)) if times else None, floor_frames=frames,
-                floor_ms=None if frames is None else max((frames - 1) * period_ms, float(policy.min_time_ms)))
+                p95_ms=float(np.percentile(times, 95)) if times else None,
+                floor_frames=sequential_test.fewest_frames(policy, bound=bound),
+                floor_ms=sequential_test.floor_ms(policy, period_ms, bound))
 
 
 def _value(judged: JudgedSession, attribute: str) -> str:

@@ -10,7 +10,9 @@ import yaml
 
 from pipeline.config import ConfigError, load_settings, settings_from, worker_threads
 from pipeline.kiosk_sockets import TransportSettings
+from pipeline.policy_compiler import compile_policy, write_compiled
 from pipeline.security import Role, RoleMap
+from tests.pipeline.test_policy_compiler import PROVENANCE, REQUEST, sessions
 
 MINIMAL = "cameras:\n  - spec: simulated:print\n"
 
@@ -108,3 +110,36 @@ def test_tcp_with_keys_reaches_the_sockets_settings() -> None:
         "handshakes_per_minute": 9}}, "test").kiosk
     assert kiosk.transport == TransportSettings(keys="/k", bind_any_address=True, advertised_host="gate.example",
                                                 handshakes_per_minute=9)
+
+
+# --- a compiled policy ----------------------------------------------------------------------------------------------
+@pytest.fixture
+def compiled(tmp_path):
+    made = compile_policy(REQUEST, sessions(bona_fide=[9.0] * 5, mask=[0.0] * 90 + [6.0] * 9), PROVENANCE,
+                          REQUEST.policy())
+    write_compiled(made, tmp_path / "gate.json")
+    return made
+
+
+def configured(tmp_path, text):
+    (tmp_path / "live.yaml").write_text("cameras: [{spec: simulated}]\n" + text)
+    return load_settings(tmp_path / "live.yaml")
+
+
+def test_a_compiled_policy_brings_its_threshold_and_pins_its_checkpoint(tmp_path, compiled):
+    settings = configured(tmp_path, "compiled_policy: gate.json\n")
+    assert settings.policy.upper_bound == compiled.threshold > compiled.policy.upper_bound
+    assert settings.policy.threshold_id == compiled.threshold_id
+    assert settings.inference.sha256 == "a" * 64
+    assert settings.policy.check() is settings.policy
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("compiled_policy: none.json\n", r"\$\.compiled_policy: .*none\.json"),
+    ("compiled_policy: gate.json\npolicy: {apcer_max: 0.4}\n", "keep one"),
+    (f"compiled_policy: gate.json\ninference: {{sha256: {'b' * 64}}}\n", "was measured with checkpoint a{64}"),
+    (f"policy: {{threshold_id: {'b' * 64}}}\n", "threshold_id: .* cannot be claimed"),
+])
+def test_a_compiled_policy_that_does_not_fit_is_refused(tmp_path, compiled, text, said):
+    with pytest.raises(ConfigError, match=said):
+        configured(tmp_path, text)

@@ -344,6 +344,16 @@ def test_a_kiosk_may_ask_for_another_deadline_but_never_beyond_the_hard_one():
         assert expected_ms < scene.record.time_to_decision_ms < expected_ms + 40
 
 
+def test_with_a_compiled_policy_a_kiosk_may_ask_for_less_time_and_never_for_more_than_was_tested():
+    compiled = msgspec.structs.replace(SLOW, threshold_id="a" * 64)
+    for asked_ms, expected_ms in ((700, 700), (9000, 5000), (None, 5000)):
+        scene = Scene(compiled, begin=False)
+        scene.events += scene.engine.begin(request(compiled, deadline_ms=asked_ms), scene.now_ns)
+        while not scene.of(Decided):
+            scene.both()
+        assert expected_ms < scene.record.time_to_decision_ms < expected_ms + 40
+
+
 @pytest.mark.parametrize(("event", "reason"), [
     (process("lost", "inference"), "engine_error"),
     (process("lost", "hub"), "engine_error"),

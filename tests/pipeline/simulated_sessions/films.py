@@ -1,10 +1,15 @@
 """Builders of filmed sessions without a camera: records and scores as values."""
 
+import json
+
+import msgspec
+
 from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.scorer import Modality, Purpose
-from pipeline.simulated_sessions.film import FilmRecord
+from pipeline.simulated_sessions.film import Film, FilmRecord, save_film
 from pipeline.simulated_sessions.presentation import Truth
-from pipeline.simulated_sessions.scoring import FrameScore
+from pipeline.simulated_sessions.scoring import FrameScore, score_table, score_table_path
+from pipeline.simulated_sessions.studio import film_path
 from pipeline.verdict import ModelInfo
 from tests.pipeline.scene import observation
 
@@ -39,3 +44,20 @@ def scores(film, logits, uncertainty=0.0):
     return [FrameScore(session=film.truth.key, sequence=sequence, logit=float(logit),
                        uncertainty=dict.fromkeys(Modality, uncertainty))
             for sequence, logit in zip(film.crop_sequences, values, strict=True)]
+
+
+def write_films(root, logits_of, model_hash, **changes):
+    """A folder as `mmdg simulate films` leaves it, without pixels, and the score table of one checkpoint.
+
+    logits_of: one logit a session, by species.
+    """
+    films = [record(species, index, **changes) for species, logits in logits_of.items() for index in range(len(logits))]
+    table = {film.truth.key: scores(film, logits_of[film.truth.species][film.truth.person]) for film in films}
+    for film in films:
+        save_film(film_path(root, film.truth.key), Film(record=film, crops=()))
+    (root / "index.json").write_text(json.dumps({"sessions": [msgspec.to_builtins(film.truth) for film in films]}))
+    (root / "simulated.json").write_text(json.dumps({"simulated": True, "specification_sha256": "e" * 64}))
+    path = score_table_path(root, model_hash)
+    path.parent.mkdir()
+    path.write_text(score_table(table, {film.truth.key: film for film in films}))
+    return root

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from pipeline.policy import SIMULATED_POLICY
-from pipeline.sequential_test import effective_frames
-from pipeline.simulated_sessions.evaluation import evaluate, floor_frames
+from pipeline.sequential_test import effective_frames, fewest_frames
+from pipeline.simulated_sessions.evaluation import evaluate
 from pipeline.simulated_sessions.judging import judge
 from pipeline.simulated_sessions.openings import open_test_set, read_openings
 from pipeline.simulated_sessions.report import write_report
@@ -66,14 +66,14 @@ def test_time_is_compared_with_the_floor_that_correlation_allows(sessions):
 @pytest.mark.parametrize(("correlation", "within"), [(0.0, (5, 5)), (0.5, (5, 5)), (0.9, (6, 20)), (0.95, (12, 40))])
 def test_the_floor_is_the_fewest_frames_whose_evidence_can_reach_the_bound(correlation, within):
     policy = msgspec.structs.replace(POLICY, frame_correlation=correlation)
-    found = floor_frames(policy, 5.5, limit=100)
+    found = fewest_frames(policy, 100, 5.5)
     assert within[0] <= found <= within[1]
     assert policy.llr_clip * effective_frames(found, correlation) >= 5.5
     assert found == policy.min_frames or policy.llr_clip * effective_frames(found - 1, correlation) < 5.5
 
 
 def test_a_bound_out_of_reach_has_no_floor():
-    assert floor_frames(msgspec.structs.replace(POLICY, frame_correlation=0.999), 5.5, limit=100) is None
+    assert fewest_frames(msgspec.structs.replace(POLICY, frame_correlation=0.999), 100, 5.5) is None
 
 
 def test_the_report_says_simulated_and_agrees_with_the_figures(sessions, tmp_path):
