@@ -21,6 +21,7 @@ from pipeline import messages
 
 Socket = zmq.Socket[bytes]
 PUSH, PULL, PUB, SUB, ROUTER, DEALER = zmq.PUSH, zmq.PULL, zmq.PUB, zmq.SUB, zmq.ROUTER, zmq.DEALER
+XPUB = zmq.XPUB
 
 #: sun_path holds 108 bytes including the closing zero.
 MAX_IPC_PATH_BYTES = 107
@@ -166,6 +167,16 @@ def drain(socket: Socket, limit: int = 1000) -> Iterator[list[bytes]]:
             yield socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return
+
+
+def drain_subscriptions(socket: Socket, limit: int = 100) -> set[bytes]:
+    """Topics that somebody has subscribed to on this XPUB socket since the last call; ends of subscriptions are left
+    out. With `xpub_verbose=1` every subscription is told, also to a topic that another peer follows already."""
+    topics = set()
+    for frames in drain(socket, limit):
+        if frames[0][:1] == b"\x01":
+            topics.add(frames[0][1:])
+    return topics
 
 
 def drain_with_user(socket: Socket, limit: int = 100) -> Iterator[tuple[str | None, list[bytes]]]:

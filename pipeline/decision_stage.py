@@ -16,7 +16,18 @@ from dataclasses import dataclass, field
 import msgspec
 
 from pipeline import messages, security
-from pipeline.channels import PUB, PULL, ROUTER, ChannelError, Endpoints, Poller, drain, drain_with_user, send_now
+from pipeline.channels import (
+    PULL,
+    ROUTER,
+    XPUB,
+    ChannelError,
+    Endpoints,
+    Poller,
+    drain,
+    drain_subscriptions,
+    drain_with_user,
+    send_now,
+)
 from pipeline.decision import (
     Decided,
     DecisionEngine,
@@ -55,6 +66,7 @@ class DecisionStageSettings:
         kiosk_endpoint: ipc endpoint of the command socket, events go to the same with `.events`; None = local
             sessions. roles: who may connect to it.
         report_scores: a report line for each score, and the evidence in decision lines. For people at this machine.
+        synthetic: no camera is behind this engine (`mmdg kiosk simulate`); clients are told.
         lockstep_limit_s: wall-clock limit for the score of one recorded frame.
     """
 
@@ -65,6 +77,7 @@ class DecisionStageSettings:
     kiosk_endpoint: str | None = None
     roles: RoleMap = field(default_factory=RoleMap.own_user)
     report_scores: bool = False
+    synthetic: bool = False
     lockstep_limit_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -106,12 +119,13 @@ class DecisionStage:
             context.log.info("start-up self-test of the kiosk sockets: %s", proof)
             self._commands = sockets.open(ROUTER, settings.kiosk_endpoint, bind=True, high_water_mark=100,
                                           zap_domain=security.ZAP_DOMAIN, handshake_ivl=2000)
-            self._events = sockets.open(PUB, events_endpoint, bind=True, zap_domain=security.ZAP_DOMAIN,
-                                        handshake_ivl=2000)
+            self._events = sockets.open(XPUB, events_endpoint, bind=True, zap_domain=security.ZAP_DOMAIN,
+                                        handshake_ivl=2000, xpub_verbose=1)
             for endpoint in (settings.kiosk_endpoint, events_endpoint):
                 security.restrict(endpoint, settings.roles)
-            self._gateway = Gateway(self.engine, events_endpoint=events_endpoint, build=_build())
-            opened += [self._commands, self._admission.socket]
+            self._gateway = Gateway(self.engine, events_endpoint=events_endpoint, build=_build(), transport=proof,
+                                    simulated=settings.synthetic, now_ns=time.monotonic_ns())
+            opened += [self._commands, self._events, self._admission.socket]
         self._observations = sockets.open(ROUTER, endpoints.observations, bind=True)
         self._scores = sockets.open(PULL, endpoints.scores, bind=True)
         self._control = sockets.open(PULL, endpoints.control, bind=True)
@@ -136,10 +150,16 @@ class DecisionStage:
         for frames in drain(self._control):
             self._controlled(frames)
         if self._gateway is not None and self._admission is not None:
+            refused = self._admission.counters["refused"]
             self._admission.answer()
+            if (more := self._admission.counters["refused"] - refused):
+                self._gateway.watch.alert("peers_refused", "peers without a role tried to connect", more)
             for user, (identity, *frames) in drain_with_user(self._commands):
                 self._send(self._gateway.handle(identity, security.role_named(user), frames, time.monotonic_ns()))
-            self._send(self._gateway.health_due(time.monotonic_ns()))
+            subscribed = drain_subscriptions(self._events)
+            if subscribed:
+                self._gateway.subscribed(subscribed)
+            self._send(self._gateway.due(time.monotonic_ns()))
         self._tell(self.engine.tick(time.monotonic_ns()))
         self._give_up_waiting()
 
@@ -149,7 +169,7 @@ class DecisionStage:
         if self.engine.next_deadline_ns() is not None:
             due_ns = min(due_ns, self.engine.next_deadline_ns() or due_ns)
         if self._gateway is not None:
-            due_ns = min(due_ns, self._gateway.next_health_ns(now_ns))
+            due_ns = min(due_ns, self._gateway.next_due_ns(now_ns))
         return (due_ns - now_ns) / 1e6 + 1  # the poller cuts to whole milliseconds: never wake just before
 
     # --- in ---------------------------------------------------------------------------------------------------------
