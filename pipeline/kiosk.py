@@ -118,8 +118,8 @@ class Gateway:
     """
 
     def __init__(self, engine: DecisionEngine, *, events_endpoint: str, build: str,
-                 signer: DecisionSigner | None = None, transport: str = "not tested", simulated: bool = False, now_ns: int = 0,
-                 new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+                 signer: DecisionSigner | None = None, transport: str = "not tested", simulated: bool = False,
+                 now_ns: int = 0, new_id: Callable[[], str] = lambda: secrets.token_hex(16),
                  label: Callable[[], str] = wall_clock_label) -> None:
         self.engine = engine
         self.signer = signer if signer is not None else DecisionSigner.generate()
@@ -254,7 +254,7 @@ class Gateway:
         if isinstance(command, wire.HealthGet):
             return wire.HealthReply(request=request, health=self.watch.health(now_ns, self.counters))
         if role is Role.KIOSK or (isinstance(command, wire.ConfigGet) and role is not Role.OPERATOR):
-            raise CommandError("forbidden", f"{command.__struct_config__.tag}: not for the role {_WORDS[role]}", request)
+            raise CommandError("forbidden", f"{command.__struct_config__.tag} is not for a {_WORDS[role]}", request)
         if isinstance(command, wire.MetricsGet):
             opened = sum(not session.ended for session in self._sessions.values())
             return wire.MetricsReply(request=request, metrics=self.metrics.told(

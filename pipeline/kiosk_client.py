@@ -208,6 +208,7 @@ class KioskClient:
         self.timeout_s = timeout_s
         self.engine: dict[str, Any] = {}
         self.lost_events = 0
+        self.on_frames: Callable[[list[bytes]], None] | None = None  # sees everything that arrives, for diagnosis
         self._pinned = None if signing_keys is None else _by_id(signing_keys)
         self._curve = curve
         self._decisions: dict[str, list[bytes]] = {}
@@ -262,8 +263,17 @@ class KioskClient:
         raise KioskError("no_answer", f"{self.endpoint} did not answer {kind} within {self.timeout_s:g} s: it is not "
                                       "served, or this user is not admitted to it")
 
+    def exchange(self, *frames: bytes, timeout_s: float | None = None) -> dict[str, Any] | None:
+        """Send frames as they are, and read the next answer; None when none comes. For tests of an engine."""
+        self._commands.send_multipart(list(frames))
+        if not self._commands.poll(round((self.timeout_s if timeout_s is None else timeout_s) * 1000)):
+            return None
+        return self._receive()[0]
+
     def _receive(self) -> tuple[dict[str, Any], list[bytes]]:
         frames = self._commands.recv_multipart()
+        if self.on_frames is not None:
+            self.on_frames(frames)
         envelope, more = read_json(frames[0]), frames[1:]
         if envelope.get("type") == "session.decision" and len(more) == 2:
             self._decisions.setdefault(str(envelope.get("session_id")), more)
@@ -332,6 +342,8 @@ class KioskClient:
         if not self._events.poll(max(0, int(timeout_s * 1000))):
             return None
         topic, data, *more = self._events.recv_multipart()
+        if self.on_frames is not None:
+            self.on_frames([data, *more])
         event = read_json(data)
         sequence, last = event.get("sequence"), self._sequences.get(topic)
         if type(sequence) is int:
