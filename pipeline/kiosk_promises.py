@@ -260,6 +260,15 @@ def signature(kit: Kit) -> None:
 
 
 @promise
+def words(kit: Kit) -> None:
+    """Verdict, confidence and origin are words of this contract, never numbers."""
+    fields = kit.whole().decision.fields
+    for name, known in (("verdict", ("bona_fide", "attack", "undecided")), ("origin", ("kiosk", "local")),
+                        ("confidence", ("none", "low", "medium", "high"))):
+        expect(fields.get(name) in known, f"{name} is {fields.get(name)!r}, expected one of {', '.join(known)}")
+
+
+@promise
 def coarse(kit: Kit) -> None:
     """The decision holds no score, and confidence is `none` unless it accepts."""
     fields = kit.whole().decision.fields
