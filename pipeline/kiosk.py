@@ -197,7 +197,7 @@ class Gateway:
             request=command.request, contract=min(command.contract_max, wire.CONTRACT_MAX),
             contract_min=wire.CONTRACT_MIN, contract_max=wire.CONTRACT_MAX, build=self._build,
             model_hash=model.model_hash if model else None, model_purpose=model.purpose.value if model else None,
-            calibration_id=calibration_id_of_model(model), cameras=sorted(engine.cameras),
+            calibration_id=getattr(engine, "calibration_id", None) or calibration_id_of_model(model), cameras=sorted(engine.cameras),
             policies=sorted(engine.policies), events_endpoint=self._events_endpoint, event_topic=client.topic,
             keepalive_ms=min(policy.keepalive_ms for policy in engine.policies.values()), role=_WORDS[role],
             signing_keys=[key], signing_key_ephemeral=self._ephemeral, simulated=self._simulated)
@@ -218,7 +218,7 @@ class Gateway:
             session_id = next(e.request.session_id for e in begun if isinstance(e, SessionStarted))
             reply(wire.SessionBeginReply(
                 request=command.request, session_id=session_id, event_topic=self._sessions[session_id].topic,
-                deadline_ms=command.deadline_ms or policy.deadline_ms, keepalive_ms=policy.keepalive_ms))
+                deadline_ms=_deadline_ms(command, policy), keepalive_ms=policy.keepalive_ms))
             self._publish(begun, now_ns, output)
             return
         assert isinstance(command, wire.SessionCommand)
@@ -262,17 +262,13 @@ class Gateway:
         if isinstance(command, wire.SelftestRun):
             checks = self._selftest(now_ns)
             return wire.SelftestReply(request=request, passed=all(check.passed for check in checks), checks=checks)
-        policies = {name: self._in_force(policy) for name, policy in sorted(self.engine.policies.items())}
+        policies = dict(sorted(self.engine.policies.items()))
         return wire.ConfigReply(
             request=request, policies={name: msgspec.to_builtins(policy) for name, policy in policies.items()},
             policy_ids={name: policy_id_of(policy) for name, policy in policies.items()},
             cameras=sorted(self.engine.cameras), limits={
                 "burst_commands": BURST, "commands_per_s": RATE_PER_S, "clients": MAX_CLIENTS,
                 "max_command_bytes": wire.MAX_COMMAND_BYTES})
-
-    def _in_force(self, policy: Policy) -> Policy:
-        model = self.engine.model
-        return policy.calibrated(model.operating_point if model is not None else None)
 
     def _selftest(self, now_ns: int) -> list[wire.SelftestCheck]:
         """Harmless at any time: no session, no camera is touched."""
@@ -374,8 +370,7 @@ class Gateway:
                     message = wire.GuidanceEvent(**common, code=code, since_ms=session.since_ms)
                 case Decided(record=record):
                     message = wire.SessionDecisionEvent(**common)
-                    in_force = session.policy.calibrated(record.model.operating_point if record.model else None)
-                    payload = decision_payload(record, session.sequence, self._label(), policy=in_force,
+                    payload = decision_payload(record, session.sequence, self._label(), policy=session.policy,
                                                key_id=self.signer.key_id)
                     decision = session.decision = [payload, self.signer.sign(payload)]
                     session.expires_ns = now_ns + record.expires_in_ms * _NS_PER_MS
@@ -389,6 +384,14 @@ class Gateway:
             self.metrics.events_published += 1
             if decision:
                 output.replies.append((session.owner, frames))
+
+
+def _deadline_ms(command: wire.SessionBegin, policy: Policy) -> int:
+    """What holds: the kiosk's wish, but no more than the policy's where that was compiled from evidence of that time."""
+    if command.deadline_ms is None:
+        return policy.deadline_ms
+    compiled = getattr(policy, "threshold_id", None) is not None
+    return min(command.deadline_ms, policy.deadline_ms) if compiled else command.deadline_ms
 
 
 def _session_of(event: Event) -> str:

@@ -22,6 +22,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeGuard
 
@@ -217,6 +218,32 @@ class KioskClient:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._commands = self._open(zmq.DEALER, endpoint)
         self._events: zmq.Socket[bytes] | None = None
+
+    @classmethod
+    def from_bundle(cls, path: str, *, endpoint: str | None = None, name: str = "kiosk",
+                    timeout_s: float = 2.0) -> KioskClient:
+        """A client with the keys of a file of `mmdg keys client`: CURVE for tcp, pinned signing keys.
+
+        Raises:
+            KioskError: `bad_bundle`, the file cannot be read or lacks something.
+        """
+        try:
+            with open(path, "rb") as file:
+                bundle = read_json(file.read())
+            if bundle["format"] != "mmdg-client-v1":
+                raise ValueError(f"format {bundle['format']!r}")
+            where = endpoint or bundle["endpoint"]
+            if not isinstance(where, str):
+                raise ValueError("it names no endpoint: give one")
+            today = datetime.now(UTC).date().isoformat()
+            keys = [str(key["public_key"]) for key in bundle["signing_public_keys"]
+                    if key.get("until") is None or str(key["until"]) >= today]
+            curve = CurveKeys(*(str(bundle[part]) for part in (
+                "server_public_key", "client_public_key", "client_secret_key")))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, KioskError) as error:
+            raise KioskError("bad_bundle", f"{path}: {type(error).__name__}: {error}") from error
+        return cls(where, name=name, timeout_s=timeout_s, signing_keys=keys,
+                   curve=curve if where.startswith("tcp://") else None)
 
     def _open(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)

@@ -31,8 +31,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
         confidence: bucket of an accepted attempt with calibrated scores, `none` for everything else.
         examined: a face was examined at all. frames_used, effective_frames: N and the independent frames it amounts to.
         time_to_decision_ms: since the engine took `session.begin`. expires_in_ms: after that, do not act on it.
-        policy_id: hash of the policy in force, thresholds included. threshold_id: of the evidence that the thresholds
-            were compiled from, null = they were not.
+        policy_id: hash of the policy as configured; with `calibration_id` it fixes every threshold. threshold_id: of the
+            evidence that the policy was compiled from, null = it was not.
         model_purpose: what the checkpoint was made for. simulated: the camera was a simulation.
         calibration_id: of the map from scores to evidence; null = none.
         key_id: of the key that signs this payload.
@@ -83,7 +83,8 @@ def calibration_id_of_model(model: ModelInfo | None) -> str | None:
     """Hash of the operating point that a checkpoint carries; None = it carries none."""
     if model is None or model.operating_point is None:
         return None
-    return _digest(model.operating_point.to_dict())
+    named: str | None = getattr(model.operating_point, "calibration_id", None)
+    return named if named is not None else _digest(model.operating_point.to_dict())
 
 
 def _digest(values: object) -> str:
@@ -102,7 +103,7 @@ def decision_payload(record: DecisionRecord, sequence: int, issued_at: str, *, p
     """What a kiosk may know of a record. Scores, evidence and `would_decide` stay inside.
 
     Args:
-        policy: as in force, the operating point applied.
+        policy: of the session, as configured.
     """
     threshold_id: str | None = getattr(policy, "threshold_id", None)
     return msgspec.json.encode(Decision(

@@ -46,6 +46,7 @@ ERROR_CODES = {
     "no_camera": "no such camera, or it replays a recording in lock-step",
     "unknown_policy": "no policy of this name in the engine's configuration",
     "not_ready": "no model is announced, a process is down, or the camera shows no frames yet",
+    "locked_out": "the camera is locked after several attacks",
     "nonce_reused": "this nonce opened a session before; draw a fresh one for every session",
     "unknown_session": "not a session of this connection",
     "no_decision": "the session is still open",
@@ -355,7 +356,7 @@ class SelftestReply(Reply, frozen=True, kw_only=True, tag="selftest.run.reply"):
 
 
 class ConfigReply(Reply, frozen=True, kw_only=True, tag="config.get.reply"):
-    """policies: as in force, by name. limits: of this socket. No key, no path, nobody's name."""
+    """policies: as configured, by name. limits: of this socket. No key, no path, nobody's name."""
 
     policies: dict[str, dict[str, Any]]
     policy_ids: dict[str, str]

@@ -1,4 +1,4 @@
-"""Makes the golden transcripts of docs/kiosk-transcripts: the real engine and gateway in virtual time, with a known key.
+"""Makes the golden transcripts of docs/kiosk-transcripts: real engine and gateway, virtual time, a known key.
 
     python -m tests.pipeline.kiosk_transcripts
 
@@ -163,7 +163,7 @@ def transcripts() -> dict[str, list[dict[str, Any]]]:
 
 
 def decision_cases() -> list[dict[str, Any]]:
-    """Payloads with signatures, and whether a client that accepts simulated cameras may open: for tests of `is_open`."""
+    """Signed payloads, and whether a client that accepts simulated cameras may open: for tests of `is_open`."""
     signer, stranger = DecisionSigner(SEED), DecisionSigner(STRANGER)
     good = next(line["frames"] for line in transcripts()["bona_fide.jsonl"]
                 if line["socket"] == "commands" and len(line["frames"]) == 3)[1]
@@ -180,7 +180,8 @@ def decision_cases() -> list[dict[str, Any]]:
     case("as the engine sent it", good, True)
     case("a field that a later engine added", changed(weather="fair"), True)
     for name, value in (("verdict", "attack"), ("verdict", "undecided"), ("verdict", "DROP"), ("verdict", 1),
-                        ("verdict", True), ("verdict", "BONA_FIDE"), ("verdict", "live"), ("contract", 0), ("contract", 2),
+                        ("verdict", True), ("verdict", "BONA_FIDE"), ("verdict", "live"), ("contract", 0),
+                        ("contract", 2),
                         ("contract", "1"), ("origin", "local"), ("examined", False), ("examined", "DROP"),
                         ("simulated", None), ("model_purpose", "test"), ("nonce", "6c" * 32), ("nonce", "DROP"),
                         ("transaction_hash", None), ("transaction_hash", "DROP"), ("session_id", "f" * 32),

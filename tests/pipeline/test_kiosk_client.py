@@ -476,6 +476,29 @@ def test_between_hosts_only_with_keys():
         KioskClient("tcp://127.0.0.1:1")
 
 
+BUNDLE = {"format": "mmdg-client-v1", "name": "front-desk", "role": "kiosk", "endpoint": "tcp://127.0.0.1:5555",
+          "server_public_key": "s" * 40, "client_public_key": "c" * 40, "client_secret_key": "x" * 40,
+          "signing_public_keys": [
+              {"public_key": base64.b64encode(STRANGER.public_key_raw).decode(), "until": "2020-01-01"},
+              {"key_id": "new", "public_key": base64.b64encode(SIGNER.public_key_raw).decode(), "until": None}]}
+
+
+def test_a_bundle_pins_the_keys_of_today(tmp_path):
+    (tmp_path / "bundle.json").write_text(json.dumps(BUNDLE))
+    with KioskClient.from_bundle(str(tmp_path / "bundle.json"), endpoint="ipc:///nowhere") as client:
+        assert client._pinned == {SIGNER.key_id: SIGNER.public_key_raw}
+        assert client._curve is None
+
+
+@pytest.mark.parametrize("changes", [{"format": "mmdg-client-v2"}, {"endpoint": None}, {"signing_public_keys": 7},
+                                     {"signing_public_keys": [{}]}, {"server_public_key": "DROP"}])
+def test_a_bundle_that_lacks_something_is_refused(tmp_path, changes):
+    path = tmp_path / "bundle.json"
+    path.write_text(json.dumps({k: v for k, v in (BUNDLE | changes).items() if v != "DROP"}))
+    with pytest.raises(KioskError, match=r"bad_bundle.*bundle\.json"):
+        KioskClient.from_bundle(str(path))
+
+
 # --- modalities: and, never or --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("used", "opens"), [
     (["rgb", "depth", "infrared"], True), (["rgb", "infrared"], True), (["rgb", "depth"], False), (["rgb"], False),

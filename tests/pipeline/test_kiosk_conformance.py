@@ -3,6 +3,7 @@
 import json
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -18,8 +19,9 @@ from pipeline.security import Role
 from pipeline.simulated_engine import SimulatedEngine, SimulatedEngineSettings
 
 #: Decides after three scores, a third of a second; limits with room for a busy machine.
-BRISK = Policy(allowed_purposes=(Purpose.RELEASE, Purpose.SIMULATED), frame_correlation=0.0, min_frames=3, min_time_ms=0,
-               uncertainty_weight=0.0, stall_min_ms=1000.0, keepalive_ms=250, expires_in_ms=300, deadline_ms=3000)
+BRISK = Policy(allowed_purposes=(Purpose.RELEASE, Purpose.SIMULATED), frame_correlation=0.0, min_frames=3,
+               min_time_ms=0, uncertainty_weight=0.0, stall_min_ms=1000.0, keepalive_ms=250, expires_in_ms=300,
+               deadline_ms=3000)
 DOUBTFUL = msgspec.structs.replace(BRISK, min_frames=1000)
 
 
@@ -75,7 +77,7 @@ class Unsigned(Gateway):
 
 class WrongNonce(Gateway):
     def _publish(self, events, now_ns, output):
-        events = [Decided(record=_changed(e.record, nonce="00" * 32)) if isinstance(e, Decided) else e for e in events]
+        events = [Decided(record=replace(e.record, nonce="00" * 32)) if isinstance(e, Decided) else e for e in events]
         super()._publish(events, now_ns, output)
 
 
@@ -170,11 +172,6 @@ class Permissive(Gateway):
         frames = [frames[0].replace(b'"contract": 99', b'"contract": 1').replace(b'"contract_min": 99',
                                                                                 b'"contract_min": 1')]
         return super().handle(identity, role, frames, now_ns)
-
-
-def _changed(record, **changes):
-    from dataclasses import replace
-    return replace(record, **changes)
 
 
 @pytest.mark.parametrize(("broken", "promise", "policy"), [

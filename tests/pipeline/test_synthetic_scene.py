@@ -1,5 +1,7 @@
 """The made-up scene by itself, in virtual time."""
 
+import itertools
+
 import pytest
 
 from mmdg_model.scorer import Purpose
@@ -21,7 +23,7 @@ POLICY = Policy(allowed_purposes=(Purpose.SIMULATED,), frame_correlation=0.0, mi
 
 
 def judged(scene, fault="", *, deadline_ms=5000, policy=POLICY):
-    """The decision record and guidance codes of one session before a scene; every step is driven by its own due time."""
+    """The decision record and guidance codes of one session before a scene, from one due moment to the next."""
     engine = DecisionEngine({"default": policy}, cameras=("front",), model=SYNTHETIC_MODEL)
     source = SyntheticScene("front", scene, faults=parse_faults(fault))
     now_ns, codes, began = 0, [], False
@@ -50,7 +52,8 @@ def judged(scene, fault="", *, deadline_ms=5000, policy=POLICY):
 
 @pytest.mark.parametrize(("scene", "verdict", "reason"), [
     ("bona_fide", "bona_fide", "llr_upper"), ("print", "attack", "llr_lower"), ("screen", "attack", "llr_lower"),
-    ("mask", "attack", "llr_lower"), ("nobody", "undecided", "no_face"), ("two_people", "undecided", "quality_insufficient")])
+    ("mask", "attack", "llr_lower"), ("nobody", "undecided", "no_face"),
+    ("two_people", "undecided", "quality_insufficient")])
 def test_each_scene_comes_to_its_verdict(scene, verdict, reason):
     record, _ = judged(scene)
     assert (record.verdict.value, record.reason, record.simulated) == (verdict, reason, True)
@@ -91,7 +94,7 @@ def test_the_next_session_after_a_killed_process_works():
         said += source.step(now_ns)
     assert [message.event for message in said if isinstance(message, ProcessEvent)] == ["lost", "ready"]
     assert {message.epoch for message in said if isinstance(message, Observation)} == {1, 2}
-    silent = [b.stamp_ns - a.stamp_ns for a, b in zip(said, said[1:], strict=False)
+    silent = [b.stamp_ns - a.stamp_ns for a, b in itertools.pairwise(said)
               if isinstance(a, Observation) and isinstance(b, Observation)]
     assert max(silent) < 100 * MS  # nobody was seen between `lost` and `ready`
 
