@@ -197,8 +197,9 @@ class Gateway:
             request=command.request, contract=min(command.contract_max, wire.CONTRACT_MAX),
             contract_min=wire.CONTRACT_MIN, contract_max=wire.CONTRACT_MAX, build=self._build,
             model_hash=model.model_hash if model else None, model_purpose=model.purpose.value if model else None,
-            calibration_id=getattr(engine, "calibration_id", None) or calibration_id_of_model(model), cameras=sorted(engine.cameras),
-            policies=sorted(engine.policies), events_endpoint=self._events_endpoint, event_topic=client.topic,
+            calibration_id=getattr(engine, "calibration_id", None) or calibration_id_of_model(model),
+            cameras=sorted(engine.cameras), policies=sorted(engine.policies),
+            events_endpoint=self._events_endpoint, event_topic=client.topic,
             keepalive_ms=min(policy.keepalive_ms for policy in engine.policies.values()), role=_WORDS[role],
             signing_keys=[key], signing_key_ephemeral=self._ephemeral, simulated=self._simulated)
 
@@ -387,7 +388,7 @@ class Gateway:
 
 
 def _deadline_ms(command: wire.SessionBegin, policy: Policy) -> int:
-    """What holds: the kiosk's wish, but no more than the policy's where that was compiled from evidence of that time."""
+    """What holds: the kiosk's wish, but no longer than the sessions that a compiled policy has its evidence from."""
     if command.deadline_ms is None:
         return policy.deadline_ms
     compiled = getattr(policy, "threshold_id", None) is not None

@@ -31,8 +31,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
         confidence: bucket of an accepted attempt with calibrated scores, `none` for everything else.
         examined: a face was examined at all. frames_used, effective_frames: N and the independent frames it amounts to.
         time_to_decision_ms: since the engine took `session.begin`. expires_in_ms: after that, do not act on it.
-        policy_id: hash of the policy as configured; with `calibration_id` it fixes every threshold. threshold_id: of the
-            evidence that the policy was compiled from, null = it was not.
+        policy_id: hash of the policy as configured; with `calibration_id` it fixes every threshold. threshold_id: of
+            the evidence that the policy was compiled from, null = it was not.
         model_purpose: what the checkpoint was made for. simulated: the camera was a simulation.
         calibration_id: of the map from scores to evidence; null = none.
         key_id: of the key that signs this payload.
@@ -93,7 +93,8 @@ def _digest(values: object) -> str:
 
 def confidence_of(record: DecisionRecord) -> Confidence:
     """The bucket: of accepted attempts whose evidence was calibrated; anything else is `none`."""
-    if record.verdict is not Verdict.BONA_FIDE or calibration_id_of(record) is None:
+    accepted = record.verdict is Verdict.BONA_FIDE and math.isfinite(record.evidence)
+    if not accepted or calibration_id_of(record) is None:
         return "none"
     posterior = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, record.evidence))))
     return next((bucket for bound, bucket in BUCKETS if posterior >= bound), "none")
