@@ -167,8 +167,8 @@ def simulate(
             typer.echo(text)
 
     stop = {"asked": False}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.update(asked=True))
+    before = {number: signal.signal(number, lambda *_: stop.update(asked=True))
+              for number in (signal.SIGINT, signal.SIGTERM)}
     end = None if seconds is None else time.monotonic() + seconds
     settings = SimulatedEngineSettings(endpoint=endpoint, cameras={camera: scene, f"{camera}-slow": "doubtful"},
                                        faults=faults, role=Role[role.upper()], seed=seed)
@@ -180,6 +180,9 @@ def simulate(
     except (ChannelError, SecurityError, TimeoutError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(EXIT_NO_ENGINE) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @kiosk.command()

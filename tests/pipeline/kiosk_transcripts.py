@@ -77,11 +77,11 @@ class Stage:
 
     def run(self, until_ms: float, keepalive: str | None = None) -> None:
         """Let time pass, until a decision comes."""
-        next_alive_ns = self.now_ns + 500 * MS
+        next_alive_ns, until_ns = self.now_ns + 500 * MS, round(until_ms * MS)
         while not self.decided:
-            due = [self.scene.next_due_ns(), self.gateway.next_due_ns(self.now_ns), until_ms * MS,
+            due = [self.scene.next_due_ns(), self.gateway.next_due_ns(self.now_ns), until_ns,
                    self.engine.next_deadline_ns() or 10**18]
-            self.now_ns = round(min(max(self.now_ns, min(due)), until_ms * MS))
+            self.now_ns = min(max(self.now_ns, min(due)), until_ns)
             for message in self.scene.step(self.now_ns):
                 self.out(self.gateway.publish(self._take(message), self.now_ns))
             self.out(self.gateway.due(self.now_ns))
@@ -89,7 +89,7 @@ class Stage:
             if keepalive is not None and not self.decided and self.now_ns >= next_alive_ns:
                 next_alive_ns += 500 * MS
                 self.send("session.keepalive", session_id=keepalive)
-            if self.now_ns >= until_ms * MS:
+            if self.now_ns >= until_ns:
                 return
 
     def _take(self, message: Message) -> list[Any]:

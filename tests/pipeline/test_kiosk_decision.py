@@ -22,11 +22,12 @@ CALIBRATED = replace(MODEL, operating_point=POINT)
 
 
 def record(**changes):
-    values = {"session_id": "s", "origin": Origin.KIOSK, "camera": "front", "verdict": Verdict.BONA_FIDE,
-              "reason": "llr_upper", "examined": True, "frames_used": 9, "effective_frames": 1.234,
-              "modalities_used": (), "time_to_decision_ms": 812.34567, "policy": "quick", "model": CALIBRATED, "simulated": False,
-              "nonce": "n", "transaction_hash": None, "expires_in_ms": 5000, "evidence": 5.0, "counters": {"score_too_old": 2},
-              "would_decide": Verdict.BONA_FIDE}
+    values = {
+        "session_id": "s", "origin": Origin.KIOSK, "camera": "front", "verdict": Verdict.BONA_FIDE, "nonce": "n",
+        "reason": "llr_upper", "examined": True, "frames_used": 9, "effective_frames": 1.234, "modalities_used": (),
+        "time_to_decision_ms": 812.34567, "policy": "quick", "model": CALIBRATED, "simulated": False, "evidence": 5.0,
+        "transaction_hash": None, "expires_in_ms": 5000, "counters": {"score_too_old": 2},
+        "would_decide": Verdict.BONA_FIDE}
     return DecisionRecord(**(values | changes))
 
 
