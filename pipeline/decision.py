@@ -244,6 +244,11 @@ class DecisionEngine:
         """Processes of the path that are down; no session begins meanwhile."""
         return frozenset(self._lost)
 
+    @property
+    def absent(self) -> frozenset[str]:
+        """Cameras that were reported lost and have shown no frame since."""
+        return frozenset(self._absent)
+
     def session(self, session_id: str) -> Session | None:
         """The open session of this id."""
         return self._open(session_id)

@@ -57,6 +57,7 @@ class DecisionStageSettings:
         kiosk_endpoint: of the command socket (`pipeline.kiosk_endpoint`); None = local sessions. roles: who may
             connect on ipc. transport: keys and limits.
         report_scores: a report line for each score, and the evidence in decision lines. For people at this machine.
+        synthetic: no camera is behind this engine (`mmdg kiosk simulate`); clients are told.
         lockstep_limit_s: wall-clock limit for the score of one recorded frame.
         calibration: the operating-point file; None = as the checkpoint's own operating point says.
     """
@@ -69,6 +70,7 @@ class DecisionStageSettings:
     roles: RoleMap = field(default_factory=RoleMap.own_user)
     transport: TransportSettings = field(default_factory=TransportSettings)
     report_scores: bool = False
+    synthetic: bool = False
     lockstep_limit_s: float = 30.0
     calibration: OperatingPointFile | None = None
 
@@ -107,7 +109,9 @@ class DecisionStage:
         if settings.kiosk_endpoint is not None:
             self._kiosk = KioskSockets(sockets, settings.kiosk_endpoint, settings.roles, settings.transport)
             context.log.info("start-up self-test of the kiosk sockets: %s", self._kiosk.proof)
-            self._gateway = Gateway(self.engine, events_endpoint=self._kiosk.endpoint.events_told, build=_build())
+            self._gateway = Gateway(self.engine, events_endpoint=self._kiosk.endpoint.events_told, build=_build(),
+                                    signer=self._kiosk.signer, transport=self._kiosk.proof,
+                                    simulated=settings.synthetic, now_ns=time.monotonic_ns())
         self._observations = sockets.open(ROUTER, endpoints.observations, bind=True)
         self._scores = sockets.open(PULL, endpoints.scores, bind=True)
         self._control = sockets.open(PULL, endpoints.control, bind=True)
@@ -141,11 +145,13 @@ class DecisionStage:
             self._kiosk.admission.answer()
             for identity, role, frames in self._kiosk.receive():
                 self._send(self._gateway.handle(identity, role, frames, time.monotonic_ns()))
-            self._kiosk.subscriptions()  # read, so that they do not pile up
+            if subscribed := self._kiosk.subscriptions():
+                self._gateway.subscribed(subscribed)
             for alert in self._kiosk.take_alerts():
                 self.counters[f"alert_{alert.code}"] += 1
+                self._gateway.watch.alert(alert.code, alert.detail)
                 self.context.log.warning("%s: %s", alert.code, alert.detail)
-            self._send(self._gateway.health_due(time.monotonic_ns()))
+            self._send(self._gateway.due(time.monotonic_ns()))
         self._tell(self.engine.tick(time.monotonic_ns()))
         self._give_up_waiting()
 
@@ -155,7 +161,7 @@ class DecisionStage:
         if self.engine.next_deadline_ns() is not None:
             due_ns = min(due_ns, self.engine.next_deadline_ns() or due_ns)
         if self._gateway is not None:
-            due_ns = min(due_ns, self._gateway.next_health_ns(now_ns))
+            due_ns = min(due_ns, self._gateway.next_due_ns(now_ns))
         return (due_ns - now_ns) / 1e6 + 1  # the poller cuts to whole milliseconds: never wake just before
 
     # --- in ---------------------------------------------------------------------------------------------------------

@@ -1,34 +1,57 @@
-"""The kiosk contract on the wire: commands, replies, events and the decision, as JSON. See docs/kiosk-protocol.md.
+"""The kiosk contract on the wire: commands, replies and events, as JSON. See docs/kiosk-protocol.md.
 
-Every server message is one JSON envelope frame. A decision has a second frame, the payload: its exact bytes are what
-can be read again, and what a signature will cover in a frame of its own. Unknown fields of a command are ignored; a
-field is only ever added within a contract version.
+Every server message begins with one JSON envelope frame. A decision (`pipeline.kiosk_decision`) has two more: the
+payload, whose exact bytes are what can be read again, and the signature over them. Unknown fields of a command are
+ignored; a field is only ever added within a contract version.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from pipeline.policy import HARD_DEADLINE_MS
-from pipeline.verdict import DecisionRecord
 
 #: The versions that this build speaks, oldest and newest.
-CONTRACT_MIN = 0
-CONTRACT_MAX = 0
+CONTRACT_MIN = 1
+CONTRACT_MAX = 1
 
 #: A longer command is answered `too_large`; beyond the socket's own limit the connection is dropped.
 MAX_COMMAND_BYTES = 8 * 1024
 #: Commands are flat; more brackets than this are refused before the JSON is parsed.
 _MAX_BRACKETS = 32
 
+#: Topics that are not of one session.
 HEALTH_TOPIC = "health"
+DEVICE_TOPIC = "device"
+SECURITY_TOPIC = "security"
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=128)]
+Phase = Literal["searching", "acquiring", "deciding"]
+
+#: Error codes: added, never renamed. The text is for documentation.
+ERROR_CODES = {
+    "malformed": "the command cannot be read; the message says where",
+    "too_large": "longer than `max_command_bytes`",
+    "unknown_command": "no command of this name",
+    "unsupported_contract": "no common contract version; nothing was done",
+    "hello_required": "say hello first; after a restart of the engine again",
+    "forbidden": "not with this role",
+    "rate_limited": "too many commands, or too many connections",
+    "busy": "the camera has an open session",
+    "no_camera": "no such camera, or it replays a recording in lock-step",
+    "unknown_policy": "no policy of this name in the engine's configuration",
+    "not_ready": "no model is announced, a process is down, or the camera shows no frames yet",
+    "locked_out": "the camera is locked after several attacks",
+    "nonce_reused": "this nonce opened a session before; draw a fresh one for every session",
+    "unknown_session": "not a session of this connection",
+    "no_decision": "the session is still open",
+    "decision_expired": "too late: the decision may not be acted on any more",
+}
 
 
 class CommandError(ValueError):
@@ -94,7 +117,21 @@ class HealthGet(Command, frozen=True, kw_only=True, tag="health.get"):
     """Ask for the state of the engine now."""
 
 
-AnyCommand = Hello | SessionBegin | SessionKeepalive | SessionCancel | SessionStatus | DecisionGet | HealthGet
+class MetricsGet(Command, frozen=True, kw_only=True, tag="metrics.get"):
+    """Counts and times since the engine started. Not for kiosks: monitors and operators."""
+
+
+class SelftestRun(Command, frozen=True, kw_only=True, tag="selftest.run"):
+    """Have the engine check itself now. Not for kiosks: monitors and operators. Opens no session."""
+
+
+class ConfigGet(Command, frozen=True, kw_only=True, tag="config.get"):
+    """What the engine was configured with, without secrets. Operators only; nothing can be changed over this socket."""
+
+
+AnyCommand = (Hello | SessionBegin | SessionKeepalive | SessionCancel | SessionStatus | DecisionGet | HealthGet
+              | MetricsGet | SelftestRun | ConfigGet)
+SessionCommand = SessionKeepalive | SessionCancel | SessionStatus | DecisionGet
 
 
 class _Envelope(msgspec.Struct):
@@ -105,8 +142,7 @@ class _Envelope(msgspec.Struct):
 
 _ENVELOPE: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 _COMMAND: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
-COMMANDS = frozenset(("hello", "session.begin", "session.keepalive", "session.cancel", "session.status", "decision.get",
-                      "health.get"))
+COMMANDS = frozenset(str(kind.__struct_config__.tag) for kind in AnyCommand.__args__)
 
 
 def read_command(frames: list[bytes]) -> AnyCommand:
@@ -183,19 +219,40 @@ class ErrorReply(Reply, frozen=True, kw_only=True, tag="error"):
     message: str
 
 
+class SigningKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An Ed25519 public key that signs decisions. public_key: its 32 raw bytes in base64."""
+
+    key_id: str
+    public_key: str
+
+
 class HelloReply(Reply, frozen=True, kw_only=True, tag="hello.reply"):
-    """What serves here. event_topic: subscribe to this prefix on `events_endpoint` for all sessions of this client."""
+    """What serves here. `contract` is the highest common version: speak it.
+
+    Attributes:
+        event_topic: subscribe to this prefix on `events_endpoint` for all sessions of this connection.
+        keepalive_ms: the shortest interval of all policies; `session.begin.reply` tells the one that holds.
+        calibration_id: of the scores; null = they are not calibrated.
+        signing_keys: for a first look. A kiosk in production compares decisions with keys that it was installed with.
+        signing_key_ephemeral: the engine was started without a signing key and made one that dies with it.
+        simulated: this engine has no camera: what it decides is made up, for integrators.
+    """
 
     contract_min: int
     contract_max: int
     build: str
     model_hash: str | None
     model_purpose: str | None
+    calibration_id: str | None
     cameras: list[str]
     policies: list[str]
     events_endpoint: str
     event_topic: str
-    role: str
+    keepalive_ms: int
+    role: Literal["monitor", "kiosk", "operator"]
+    signing_keys: list[SigningKey]
+    signing_key_ephemeral: bool
+    simulated: bool
     max_command_bytes: int = MAX_COMMAND_BYTES
 
 
@@ -209,23 +266,34 @@ class SessionBeginReply(Reply, frozen=True, kw_only=True, tag="session.begin.rep
 
 
 class SessionStateReply(Reply, frozen=True, kw_only=True, tag="session.state.reply"):
-    """Answer to keepalive, cancel and status. state: `open` or `ended`; phase: of an open session."""
+    """Answer to keepalive, cancel and status.
+
+    Attributes:
+        phase, code, since_ms: of an open session: its phase, and the guidance shown (null = nothing to correct).
+        last_sequence: of the session's last event; whoever has seen a smaller one has lost events.
+        evidence_nats: of a decided session, for operators only; null for everyone else.
+    """
 
     session_id: str
-    state: str
-    phase: str | None = None
+    state: Literal["open", "ended"]
+    phase: Phase | None = None
+    code: str | None = None
+    since_ms: float | None = None
+    last_sequence: int
+    evidence_nats: float | None = None
 
 
 class DecisionReply(Reply, frozen=True, kw_only=True, tag="decision.get.reply"):
-    """The second frame is the decision's payload, byte for byte as it was first sent."""
+    """Payload and signature follow in frames of their own, byte for byte as they were first sent."""
 
     session_id: str
 
 
 class CameraHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """age_ms: since the last observation, None = none yet."""
+    """age_ms: since the last observation, null = none yet. status: `lost` = its process is down or starting."""
 
     name: str
+    status: Literal["serving", "silent", "unseen", "lost"]
     age_ms: float | None
     sequence: int | None
     open_session: bool
@@ -246,6 +314,54 @@ class HealthReply(Reply, frozen=True, kw_only=True, tag="health.get.reply"):
     """The state of the engine now."""
 
     health: Health
+
+
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Since the engine started. commands: answered, by type. errors: by code. verdicts, reasons: of decided sessions.
+
+    time_to_decision_ms: p50, p99 and max of the last 1,000 decided sessions, empty before the first.
+    """
+
+    uptime_s: float
+    clients: int
+    open_sessions: int
+    sessions: int
+    commands: dict[str, int]
+    errors: dict[str, int]
+    verdicts: dict[str, int]
+    reasons: dict[str, int]
+    events_published: int
+    time_to_decision_ms: dict[str, float]
+
+
+class MetricsReply(Reply, frozen=True, kw_only=True, tag="metrics.get.reply"):
+    """Counts and times."""
+
+    metrics: Metrics
+
+
+class SelftestCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One check; detail says what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class SelftestReply(Reply, frozen=True, kw_only=True, tag="selftest.run.reply"):
+    """passed: every check has."""
+
+    passed: bool
+    checks: list[SelftestCheck]
+
+
+class ConfigReply(Reply, frozen=True, kw_only=True, tag="config.get.reply"):
+    """policies: as configured, by name. limits: of this socket. No key, no path, nobody's name."""
+
+    policies: dict[str, dict[str, Any]]
+    policy_ids: dict[str, str]
+    cameras: list[str]
+    limits: dict[str, float]
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
@@ -270,91 +386,66 @@ class SessionStartedEvent(SessionEvent, frozen=True, kw_only=True, tag="session.
 
 
 class SessionPhaseEvent(SessionEvent, frozen=True, kw_only=True, tag="session.phase"):
-    """phase: searching, acquiring, deciding."""
+    """How far the session is."""
 
-    phase: str
+    phase: Phase
 
 
 class GuidanceEvent(SessionEvent, frozen=True, kw_only=True, tag="guidance"):
-    """code: None = nothing to correct. since_ms: when it was first shown, after the session began."""
+    """code: null = nothing to correct. since_ms: when it was first shown, after the session began."""
 
     code: str | None
     since_ms: float
 
 
+class SessionStateEvent(SessionEvent, frozen=True, kw_only=True, tag="session.state"):
+    """How an open session stands, sent when somebody subscribes: whoever comes late has lost nothing that still holds.
+
+    It repeats and does not count: `sequence` is that of the session's last event.
+    """
+
+    camera: str
+    policy: str
+    phase: Phase
+    code: str | None
+    since_ms: float | None
+
+
 class SessionDecisionEvent(SessionEvent, frozen=True, kw_only=True, tag="session.decision"):
-    """The second frame is the decision's payload."""
+    """Payload and signature follow in frames of their own."""
 
 
 class SessionEndedEvent(SessionEvent, frozen=True, kw_only=True, tag="session.ended"):
-    """reason: decided, timeout, cancelled, abandoned, device_lost, engine_error."""
+    """Follows the decision at once."""
 
-    reason: str
+    reason: Literal["decided", "timeout", "cancelled", "abandoned", "device_lost", "engine_error"]
 
 
 class HealthEvent(Envelope, frozen=True, kw_only=True, tag="health"):
-    """Each second, topic `health`."""
+    """Each second and on change, topic `health`."""
 
     health: Health
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="decision"):
-    """The payload. Only `verdict` = `bona_fide` may open anything, and only after the client's own checks.
+class DeviceStatusEvent(Envelope, frozen=True, kw_only=True, tag="device.status"):
+    """A camera's status has changed, topic `device`. status: as in health."""
 
-    Attributes:
-        verdict: `bona_fide`, `attack`, `undecided` (ISO/IEC 30107-3). reason: see docs/kiosk-protocol.md.
-        examined: a face was examined at all. frames_used, effective_frames: N and the independent frames it amounts to.
-        time_to_decision_ms: since the engine took `session.begin`. expires_in_ms: after that, do not act on it.
-        model_purpose: what the checkpoint was made for. simulated: the camera was a simulation.
-        issued_at: wall clock, a label; never compare it. sequence: of its event. origin: `kiosk` or `local`.
+    camera: str
+    status: Literal["serving", "silent", "unseen", "lost"]
+
+
+class SecurityAlertEvent(Envelope, frozen=True, kw_only=True, tag="security.alert"):
+    """Something that an operator should look at, topic `security`; each code at most once a second.
+
+    code: `command_flood`, `malformed_commands`, `peers_refused`, and what the engine's own checks report; codes are
+    added. count: how often since the last alert of this code. detail: for people; names no person.
     """
 
-    contract: int
-    session_id: str
-    sequence: int
-    origin: str
-    camera: str
-    verdict: str
-    reason: str
-    examined: bool
-    frames_used: int
-    effective_frames: float
-    modalities_used: list[str]
-    time_to_decision_ms: float
-    policy: str
-    model_hash: str | None
-    model_purpose: str | None
-    simulated: bool
-    nonce: str | None
-    transaction_hash: str | None
-    issued_at: str
-    expires_in_ms: int
-
-
-def decision_payload(record: DecisionRecord, sequence: int, issued_at: str) -> bytes:
-    """What a kiosk may know of a record. Scores, evidence and `would_decide` stay inside: a number that a client can
-    read is something to climb by trial."""
-    return msgspec.json.encode(Decision(
-        contract=CONTRACT_MAX, session_id=record.session_id, sequence=sequence, origin=record.origin.value,
-        camera=record.camera, verdict=record.verdict.value, reason=record.reason, examined=record.examined,
-        frames_used=record.frames_used, effective_frames=round(record.effective_frames, 2),
-        modalities_used=[m.value for m in record.modalities_used],
-        time_to_decision_ms=round(record.time_to_decision_ms, 3), policy=record.policy,
-        model_hash=record.model.model_hash if record.model else None,
-        model_purpose=record.model.purpose.value if record.model else None, simulated=record.simulated,
-        nonce=record.nonce, transaction_hash=record.transaction_hash, issued_at=issued_at,
-        expires_in_ms=record.expires_in_ms))
+    code: str
+    count: int
+    detail: str
 
 
 def to_json(message: Reply | Envelope) -> bytes:
     """The envelope frame."""
     return msgspec.json.encode(message)
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of commands, replies, events and the decision."""
-    kinds = (*AnyCommand.__args__, ErrorReply, HelloReply, SessionBeginReply, SessionStateReply, DecisionReply,
-             HealthReply, SessionStartedEvent, SessionPhaseEvent, GuidanceEvent, SessionDecisionEvent,
-             SessionEndedEvent, HealthEvent, Decision)
-    _, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": components}

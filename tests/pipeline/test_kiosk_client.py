@@ -1,5 +1,6 @@
 """The kiosk contract end to end: reference client, real ipc sockets, real decision stage; only cameras are played."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pipeline import kiosk_client
 from pipeline.kiosk_client import KioskClient, KioskDecision, KioskError, KioskSession, is_open, read_json
 from pipeline.messages import ProcessEvent
+from pipeline.signing import DecisionSigner, verify
 from tests.pipeline.scene import CAMERA, MODEL, TEST_MODEL
 from tests.pipeline.stage_harness import PATIENT, RunningStage
 
@@ -78,6 +81,8 @@ def test_a_full_session_opens_once_and_can_be_read_again_byte_for_byte(stage, cl
     assert (fields["origin"], fields["examined"], fields["frames_used"]) == ("kiosk", True, 3)
     assert (fields["model_hash"], fields["model_purpose"]) == (MODEL.model_hash, "release")
     assert 0 < fields["expires_in_ms"] <= 5000
+    assert (again.signature, len(again.signature)) == (decision.signature, 64)
+    assert verify(base64.b64decode(client.engine["signing_keys"][0]["public_key"]), again.payload, again.signature)
     assert is_open(decision, session)
     assert not is_open(decision, session)  # single use
     assert not is_open(again, session)
@@ -176,6 +181,34 @@ def test_an_abandoned_session_ends_by_itself(tmp_path):
         assert next(r for r in stage.reports if r["type"] == "decision")["reason"] == "abandoned"
 
 
+def test_a_subscription_that_comes_late_has_lost_nothing_that_still_holds(stage, client):
+    session = client.begin(CAMERA)
+    stage.see(tracks=[])
+    stage.until(lambda: client.status(session)["code"] == "no_face")  # published before anybody listened
+    client.subscribe()
+    events = []
+    while not events or events[-1]["type"] != "session.state":
+        events.append(client.next_event(5.0))
+    state = events[-1]
+    assert (state["session_id"], state["phase"], state["code"]) == (session.session_id, "searching", "no_face")
+    assert state["sequence"] == client.status(session)["last_sequence"]
+    client.cancel(session)
+    assert client.next_event(5.0)["sequence"] == state["sequence"] + 1
+    assert client.lost_events == 0
+
+
+def test_without_a_subscription_the_answers_to_keepalives_show_guidance(tmp_path):
+    policy = msgspec.structs.replace(PATIENT, keepalive_ms=100, deadline_ms=700, stall_min_ms=1000.0)
+    with RunningStage(tmp_path, policies={"default": policy}) as stage, \
+            KioskClient(stage.kiosk, timeout_s=5.0) as client:
+        client.hello()
+        session = client.begin(CAMERA)
+        stage.see(tracks=[])
+        shown = []
+        client.wait_decision(session, on_event=shown.append)
+        assert "no_face" in [state["code"] for state in shown]
+
+
 def test_wait_decision_shows_life(tmp_path):
     policy = msgspec.structs.replace(PATIENT, keepalive_ms=200, deadline_ms=1000, stall_min_ms=1000.0)
     with RunningStage(tmp_path, policies={"default": policy}) as stage, \
@@ -222,7 +255,7 @@ def test_a_second_begin_is_busy(client):
     ("session.begin", {"camera": CAMERA, "nonce": "00" * 16, "policy": "vault"}, "unknown_policy"),
     ("session.cancel", {"session_id": "nobody's"}, "unknown_session"),
     ("decision.get", {"session_id": "nobody's"}, "unknown_session"),
-    ("hello", {"client": "k", "contract_min": 1, "contract_max": 9}, "unsupported_contract"),
+    ("hello", {"client": "k", "contract_min": 2, "contract_max": 9}, "unsupported_contract"),
     ("health.get", {"contract": 9}, "unsupported_contract"),
 ])
 def test_a_command_that_cannot_be_served_says_why(client, kind, fields, code):
@@ -240,10 +273,10 @@ def test_commands_before_hello_are_refused(stage):
     ((b"\xff\xfe",), "malformed"),
     ((b"[]",), "malformed"),
     ((b"null",), "malformed"),
-    ((b'{"type": 7, "contract": 0}',), "malformed"),
+    ((b'{"type": 7, "contract": 1}',), "malformed"),
     ((b"[" * 8000,), "malformed"),
     ((b'{"a":' * 4000,), "too_large"),
-    ((b'{"type": "health.get", "contract": 0, "x": "' + b"y" * 9000 + b'"}',), "too_large"),
+    ((b'{"type": "health.get", "contract": 1, "x": "' + b"y" * 9000 + b'"}',), "too_large"),
     ((b"{}", b"{}"), "malformed"),
 ])
 def test_malformed_bytes_get_an_error_and_the_engine_lives(client, frames, code):
@@ -314,19 +347,25 @@ def test_the_client_stands_alone(tmp_path):
 
 
 # --- is_open --------------------------------------------------------------------------------------------------------
+SIGNER, STRANGER = DecisionSigner(bytes(range(32))), DecisionSigner(bytes(32))
+
+
 def a_session():
     return KioskSession(session_id="s", nonce="ab" * 32, transaction_hash=None, began_ns=0, deadline_ms=5000,
-                        keepalive_ms=1000, event_topic="t")
+                        keepalive_ms=1000, event_topic="t", signing_keys={SIGNER.key_id: SIGNER.public_key_raw})
 
 
-GOOD = {"type": "decision", "contract": 0, "session_id": "s", "sequence": 5, "origin": "kiosk", "camera": "front",
+GOOD = {"type": "decision", "contract": 1, "key_id": SIGNER.key_id,
+        "modalities_used": ["rgb", "depth", "infrared"], "session_id": "s", "sequence": 5,
+        "origin": "kiosk", "camera": "front",
         "verdict": "bona_fide", "reason": "llr_upper", "examined": True, "simulated": False, "nonce": "ab" * 32,
         "transaction_hash": None, "time_to_decision_ms": 900.0, "expires_in_ms": 5000, "model_purpose": "release"}
 
 
 def received(fields):
+    """As the engine would have signed it."""
     payload = json.dumps(fields).encode()
-    return KioskDecision(payload, fields)
+    return KioskDecision(payload, SIGNER.sign(payload))
 
 
 def test_is_open_for_the_one_good_decision():
@@ -334,7 +373,8 @@ def test_is_open_for_the_one_good_decision():
 
 
 @pytest.mark.parametrize(("field", "value"), [
-    ("type", "session.decision"), ("contract", 1), ("contract", "0"), ("contract", False), ("contract", None),
+    ("type", "session.decision"), ("contract", 0), ("contract", 2), ("contract", "1"), ("contract", True),
+    ("contract", None),
     ("session_id", "other"), ("origin", "local"), ("origin", "Kiosk"), ("verdict", "attack"), ("verdict", "undecided"),
     ("verdict", "BONA_FIDE"), ("verdict", True), ("verdict", 1), ("verdict", ["bona_fide"]), ("verdict", None),
     ("examined", False), ("examined", 1), ("examined", None), ("simulated", True), ("simulated", None),
@@ -348,7 +388,7 @@ def test_is_open_for_nothing_else(field, value):
     assert not is_open(received(GOOD | {field: value}), a_session(), now_ns=10**9)
 
 
-@pytest.mark.parametrize("field", sorted(set(GOOD) - {"sequence", "camera", "reason", "transaction_hash"}))
+@pytest.mark.parametrize("field", sorted(set(GOOD) - {"sequence", "camera", "reason"}))
 def test_a_missing_field_keeps_closed(field):
     assert not is_open(received({k: v for k, v in GOOD.items() if k != field}), a_session(), now_ns=10**9)
 
@@ -378,6 +418,94 @@ def test_weights_trained_on_simulated_data_open_on_a_simulated_camera_alone_and_
     decision = received(GOOD | fields)
     assert not is_open(decision, a_session(), now_ns=10**9)
     assert is_open(decision, a_session(), now_ns=10**9, accept_simulated=True) is opens
+
+
+# --- the signature --------------------------------------------------------------------------------------------------
+def test_a_decision_of_an_unknown_key_keeps_closed():
+    payload = json.dumps(GOOD).encode()
+    for signer in (STRANGER,):
+        assert not is_open(KioskDecision(payload, signer.sign(payload)), a_session(), now_ns=10**9)
+    foreign = json.dumps(GOOD | {"key_id": STRANGER.key_id}).encode()  # names its own key: we do not know it
+    assert not is_open(KioskDecision(foreign, STRANGER.sign(foreign)), a_session(), now_ns=10**9)
+
+
+def test_each_bit_of_payload_and_signature_counts():
+    payload = json.dumps(GOOD).encode()
+    signature = SIGNER.sign(payload)
+    for at in range(0, 8 * len(signature), 7):
+        flipped = bytearray(signature)
+        flipped[at // 8] ^= 1 << at % 8
+        assert not is_open(KioskDecision(payload, bytes(flipped)), a_session(), now_ns=10**9)
+    attack = json.dumps(GOOD | {"verdict": "attack"}).encode()
+    forged = attack.replace(b'"attack"', b'"bona_fide"')
+    assert forged != attack
+    assert not is_open(KioskDecision(forged, SIGNER.sign(attack)), a_session(), now_ns=10**9)
+
+
+@pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\0" * 63, b"x" * 200])
+def test_no_signature_keeps_closed(signature):
+    assert not is_open(KioskDecision(json.dumps(GOOD).encode(), signature), a_session(), now_ns=10**9)
+
+
+def test_a_signature_over_the_bare_payload_is_none():
+    """The domain is part of what is signed: a signature of this key over other things is no decision."""
+    payload = json.dumps(GOOD).encode()
+    bare = Ed25519PrivateKey.from_private_bytes(bytes(range(32))).sign(payload)
+    assert not is_open(KioskDecision(payload, bare), a_session(), now_ns=10**9)
+
+
+def test_a_kiosk_with_another_pinned_key_keeps_closed(stage):
+    pins = [base64.b64encode(STRANGER.public_key_raw).decode()]
+    with KioskClient(stage.kiosk, timeout_s=5.0, signing_keys=pins) as client:
+        client.hello()
+        session = client.begin(CAMERA)
+        stage.both(3)
+        decision = client.wait_decision(session)
+        assert decision.verdict == "bona_fide"
+        assert not is_open(decision, session)
+
+
+@pytest.mark.parametrize("text", ["", "not base64!", "AAAA", "A" * 44])
+def test_a_key_that_is_none_is_refused(text):
+    with pytest.raises(KioskError, match="bad_key"):
+        KioskClient("ipc://nowhere", signing_keys=[text])
+
+
+def test_between_hosts_only_with_keys():
+    with pytest.raises(KioskError, match="CURVE"):
+        KioskClient("tcp://127.0.0.1:1")
+
+
+BUNDLE = {"format": "mmdg-client-v1", "name": "front-desk", "role": "kiosk", "endpoint": "tcp://127.0.0.1:5555",
+          "server_public_key": "s" * 40, "client_public_key": "c" * 40, "client_secret_key": "x" * 40,
+          "signing_public_keys": [
+              {"public_key": base64.b64encode(STRANGER.public_key_raw).decode(), "until": "2020-01-01"},
+              {"key_id": "new", "public_key": base64.b64encode(SIGNER.public_key_raw).decode(), "until": None}]}
+
+
+def test_a_bundle_pins_the_keys_of_today(tmp_path):
+    (tmp_path / "bundle.json").write_text(json.dumps(BUNDLE))
+    with KioskClient.from_bundle(str(tmp_path / "bundle.json"), endpoint="ipc:///nowhere") as client:
+        assert client._pinned == {SIGNER.key_id: SIGNER.public_key_raw}
+        assert client._curve is None
+
+
+@pytest.mark.parametrize("changes", [{"format": "mmdg-client-v2"}, {"endpoint": None}, {"signing_public_keys": 7},
+                                     {"signing_public_keys": [{}]}, {"server_public_key": "DROP"}])
+def test_a_bundle_that_lacks_something_is_refused(tmp_path, changes):
+    path = tmp_path / "bundle.json"
+    path.write_text(json.dumps({k: v for k, v in (BUNDLE | changes).items() if v != "DROP"}))
+    with pytest.raises(KioskError, match=r"bad_bundle.*bundle\.json"):
+        KioskClient.from_bundle(str(path))
+
+
+# --- modalities: and, never or --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("used", "opens"), [
+    (["rgb", "depth", "infrared"], True), (["rgb", "infrared"], True), (["rgb", "depth"], False), (["rgb"], False),
+    ([], False), (None, False), ("rgb infrared", False)])
+def test_every_required_modality_must_have_been_used(used, opens):
+    decision = received(GOOD | {"modalities_used": used})
+    assert is_open(decision, a_session(), required_modalities=("rgb", "infrared"), now_ns=10**9) is opens
 
 
 @pytest.mark.parametrize("data", [b"", b"7", b"[]", b"{", b'{"verdict": "attack", "verdict": "bona_fide"}', b"\xff"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.kiosk_messages import MAX_COMMAND_BYTES, CommandError, encoded_bits, json_schema, read_command, request_of
+from pipeline.kiosk_messages import MAX_COMMAND_BYTES, CommandError, encoded_bits, read_command, request_of
 
 
 @pytest.mark.parametrize(("text", "bits"), [
@@ -28,7 +28,7 @@ def test_no_bytes_lead_to_anything_but_a_command_error(data):
                     max_leaves=20), st.sampled_from(["session.begin", "hello", "health.get", "decision.get"]))
 def test_no_json_leads_to_anything_but_a_command_or_a_command_error(value, kind):
     try:
-        read_command([json.dumps({"type": kind, "contract": 0, "session_id": value, "camera": value, "nonce": value,
+        read_command([json.dumps({"type": kind, "contract": 1, "session_id": value, "camera": value, "nonce": value,
                                   "client": value}).encode()])
     except CommandError as error:
         assert error.code == "malformed"  # noqa: PT017
@@ -36,13 +36,8 @@ def test_no_json_leads_to_anything_but_a_command_or_a_command_error(value, kind)
         assert kind == "health.get" or isinstance(value, str)
 
 
-def test_the_schema_names_every_message():
-    names = set(json_schema()["$defs"])
-    assert {"SessionBegin", "Decision", "ErrorReply", "Health", "GuidanceEvent"} <= names
-
-
-@pytest.mark.parametrize(("oldest", "newest", "spoken"), [(0, 0, True), (0, 9, True), (-3, 0, True), (1, 9, False),
-                                                          (-3, -1, False)])
+@pytest.mark.parametrize(("oldest", "newest", "spoken"), [(1, 1, True), (0, 9, True), (-3, 1, True), (2, 9, False),
+                                                          (-3, 0, False)])
 def test_hello_needs_a_common_contract(oldest, newest, spoken):
     data = json.dumps({"type": "hello", "contract": newest, "client": "k", "contract_min": oldest,
                        "contract_max": newest}).encode()
@@ -55,7 +50,7 @@ def test_hello_needs_a_common_contract(oldest, newest, spoken):
 
 
 def health(length):
-    bare = b'{"type": "health.get", "contract": 0, "x": ""}'
+    bare = b'{"type": "health.get", "contract": 1, "x": ""}'
     return bare[:-2] + b"y" * (length - len(bare)) + bare[-2:]
 
 
@@ -70,7 +65,7 @@ def test_the_size_limit_is_exact():
                                                 (b"[" * 40 + b"]" * 40, False),
                                                 (b'[{"a":' * 20 + b"0" + b"}]" * 20, False)])
 def test_nesting_is_bounded(deep, accepted):
-    data = b'{"type": "health.get", "contract": 0, "x": ' + deep + b"}"
+    data = b'{"type": "health.get", "contract": 1, "x": ' + deep + b"}"
     if accepted:
         read_command([data])
     else:

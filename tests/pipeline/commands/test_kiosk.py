@@ -2,14 +2,17 @@
 
 import json
 import threading
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pipeline.commands import app
-from pipeline.commands.kiosk import describe
+from pipeline.commands.kiosk import GUIDANCE_TEXT, describe
+from pipeline.guidance import GUIDANCE_CODES
 from tests.pipeline.scene import CAMERA
 from tests.pipeline.stage_harness import RunningStage
+from tests.pipeline.test_kiosk_conformance import WrongNonce, engine
 
 
 def run(*arguments):
@@ -44,6 +47,53 @@ def test_begin_without_an_engine_or_a_camera(tmp_path):
     assert run("watch", f"ipc://{tmp_path}/nobody").exit_code == 2
 
 
+def test_every_guidance_code_has_words_for_people():
+    assert set(GUIDANCE_TEXT) == GUIDANCE_CODES
+
+
+def test_a_decision_of_another_key_opens_nothing(tmp_path):
+    with engine(tmp_path) as endpoint:
+        arguments = ("begin", endpoint, "--camera", "front", "--accept-simulated", "--json")
+        assert run(*arguments).exit_code == 0
+        assert run(*arguments, "--key", "A" * 43 + "=").exit_code == 1
+
+
+def test_conformance_tells_a_table_and_its_exit_code(tmp_path, monkeypatch):
+    names = ("--only", "echoes", "--only", "negotiation")
+    with engine(tmp_path) as endpoint:
+        passed = run("conformance", endpoint, *names, "--json")
+    assert [(line["name"], line["result"]) for line in map(json.loads, passed.stdout.splitlines())] == [
+        ("negotiation", "pass"), ("echoes", "pass")]
+    assert passed.exit_code == 0
+    monkeypatch.setattr("pipeline.decision_stage.Gateway", WrongNonce)
+    with engine(tmp_path) as endpoint:
+        failed = run("conformance", endpoint, *names)
+    assert failed.exit_code == 1
+    assert "fail" in failed.stdout
+    assert run("conformance", f"ipc://{tmp_path}/nobody", "--timeout", "0.1").exit_code == 2
+    assert run("conformance", f"ipc://{tmp_path}/nobody", "--only", "door").exit_code == 2
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--scene", "clown"], "clown"), (["--fault", "burn:2s"], "burn:2s"), (["--role", "king"], "king")])
+def test_what_cannot_be_simulated_is_told(tmp_path, arguments, words):
+    result = run("simulate", f"ipc://{tmp_path}/kiosk", *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_simulate_serves_and_stops(tmp_path):
+    result = run("simulate", f"ipc://{tmp_path}/kiosk", "--seconds", "0.3")
+    assert result.exit_code == 0, result.output
+    assert "SIMULATED" in result.stderr
+    tmp_path.chmod(0o777)
+    assert run("simulate", f"ipc://{tmp_path}/kiosk").exit_code == 2
+
+
+def test_schema_prints_the_committed_file():
+    assert run("schema").stdout == (Path(__file__).resolve().parents[3] / "docs" / "kiosk-schema.json").read_text()
+
+
 def test_watch_shows_health(tmp_path):
     with RunningStage(tmp_path) as stage:
         result = run("watch", stage.kiosk, "--seconds", "1.5")
@@ -52,8 +102,12 @@ def test_watch_shows_health(tmp_path):
 
 
 @pytest.mark.parametrize(("event", "text"), [
-    ({"type": "guidance", "session_id": "s", "code": "too_dark"}, "too_dark"),
-    ({"type": "guidance", "session_id": "s", "code": None}, "all clear"),
+    ({"type": "guidance", "session_id": "s", "code": "too_dark"}, "It is too dark here"),
+    ({"type": "guidance", "session_id": "s", "code": None}, "Thank you"),
+    ({"type": "guidance", "session_id": "s", "code": "of_a_later_engine"}, "Please wait"),
+    ({"type": "session.state", "session_id": "s", "phase": "searching", "code": "no_face"}, "look into the camera"),
+    ({"type": "device.status", "camera": "front", "status": "lost"}, "front: lost"),
+    ({"type": "security.alert", "code": "command_flood", "count": 3, "detail": "d"}, "command_flood (3)"),
     ({"type": "session.ended", "session_id": "s", "reason": "timeout"}, "timeout"),
 ])
 def test_describe(event, text):
