@@ -34,7 +34,7 @@ class PlainViT(nn.Module):
         stream_SND: Tensor = self.embedding(images)
         attended_SND = stream_SND
         for block in self.blocks:
-            stream_SND, attended_SND = _through(cast(ViTBlock, block), stream_SND)
+            stream_SND, attended_SND = through_block(cast(ViTBlock, block), stream_SND)
         class_SD: Tensor = self.norm(stream_SND[:, 0])
         return class_SD, attended_SND[:, 0]
 
@@ -54,33 +54,45 @@ class PlainViT(nn.Module):
         assert set(odd.missing_keys) <= unused, odd
 
 
-class EarlyFusionViT(nn.Module):
-    """Nine channels to three by a trained 1x1 convolution, one ViT, its class token to the head.
+class ModalityFusion(nn.Conv2d):
+    """Nine channels to three by a trained 1x1 convolution: how the paper feeds methods of one modality.
 
-    The convolution starts as the mean of the modalities, channel by channel, so that a pretrained ViT first sees an
-    image and not a random mixture.
+    It starts as the mean of the modalities, channel by channel, so that a pretrained network first sees an image and
+    not a random mixture.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(3 * len(MODALITIES), 3, kernel_size=1)
         self.config = config
-        self.fusion = nn.Conv2d(3 * len(MODALITIES), 3, kernel_size=1)
-        self.vit = PlainViT(config)
-        self.head = _head(config.width)
         with torch.no_grad():
-            self.fusion.weight.copy_(torch.eye(3).repeat(1, len(MODALITIES))[:, :, None, None] / len(MODALITIES))
-            self.fusion.bias.zero_()  # type: ignore[union-attr]
+            self.weight.copy_(torch.eye(3).repeat(1, len(MODALITIES))[:, :, None, None] / len(MODALITIES))
+            self.bias.zero_()  # type: ignore[union-attr]
 
-    def forward(self, planes: Tensor, present_BM: Tensor) -> Tensor:
-        """`[b, 3, 3, S, S]`, `bool [b, 3]` to logits `[b, 2]`. An absent modality's channels are 0 with the encoding
-        `flag`, whatever the plane holds; with the others, planes are read as `inputs.prepare` has filled them.
+    def forward(self, planes: Tensor, present_BM: Tensor) -> Tensor:  # type: ignore[override]
+        """`[b, 3, 3, S, S]`, `bool [b, 3]` to one image `[b, 3, S, S]`. An absent modality's channels are 0 with the
+        encoding `flag`, whatever the plane holds; with the others, planes are read as `inputs.prepare` has filled them.
 
         Raises:
             ValueError: wrong shapes, or a row with no modality present.
         """
-        read_BM = _read(planes, present_BM, self.config)
+        read_BM = read_modalities(planes, present_BM, self.config)
         seen = torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes))
-        class_BD, _ = self.vit(self.fusion(seen.flatten(1, 2)))
+        return super().forward(seen.flatten(1, 2))
+
+
+class EarlyFusionViT(nn.Module):
+    """Nine channels to three by a trained 1x1 convolution, one ViT, its class token to the head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion = ModalityFusion(config)
+        self.vit = PlainViT(config)
+        self.head = draw_head(config.width)
+
+    def forward(self, planes: Tensor, present_BM: Tensor) -> Tensor:
+        """`[b, 3, 3, S, S]`, `bool [b, 3]` to logits `[b, 2]`; see `ModalityFusion` for absent modalities."""
+        class_BD, _ = self.vit(self.fusion(planes, present_BM))
         logits: Tensor = self.head(class_BD)
         return logits
 
@@ -93,7 +105,7 @@ class LateFusionViT(nn.Module):
         self.config = config
         self.vit = PlainViT(config)
         self.uncertainty: TokenUncertainty = build_uncertainty(config)
-        self.head = _head(len(MODALITIES) * config.width)
+        self.head = draw_head(len(MODALITIES) * config.width)
 
     def forward(self, planes: Tensor, present_BM: Tensor) -> NetworkOutput:
         """`[b, 3, 3, S, S]`, `bool [b, 3]` to logits, class tokens and their certainty, which only ReGrad reads.
@@ -103,7 +115,7 @@ class LateFusionViT(nn.Module):
         Raises:
             ValueError: wrong shapes, or a row with no modality present.
         """
-        read_BM = _read(planes, present_BM, self.config)
+        read_BM = read_modalities(planes, present_BM, self.config)
         seen = torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes))
         class_SD, attended_SD = self.vit(seen.flatten(0, 1))
         shape = (*read_BM.shape, self.config.width)
@@ -151,21 +163,22 @@ def _start(network: EarlyFusionViT | LateFusionViT, context: MethodContext) -> N
         parameter.requires_grad_(is_trainable(name, context.model))
 
 
-def _through(block: ViTBlock, stream_SND: Tensor) -> tuple[Tensor, Tensor]:
+def through_block(block: ViTBlock, stream_SND: Tensor) -> tuple[Tensor, Tensor]:
     """A pre-norm block: the next stream, and what the attention added."""
     attended_SND: Tensor = block.attention(block.attention_norm(stream_SND))
     residual_SND = stream_SND + attended_SND
     return residual_SND + block.mlp(block.mlp_norm(residual_SND)), attended_SND
 
 
-def _head(width: int) -> nn.Linear:
+def draw_head(width: int) -> nn.Linear:
+    """Two classes from `width` channels, drawn as a ViT's head; torch's global generator."""
     head = nn.Linear(width, 2)
     nn.init.trunc_normal_(head.weight, std=INIT_STD)
     nn.init.zeros_(head.bias)
     return head
 
 
-def _read(planes: Tensor, present_BM: Tensor, config: ModelConfig) -> Tensor:
+def read_modalities(planes: Tensor, present_BM: Tensor, config: ModelConfig) -> Tensor:
     """Which planes are read, `bool [b, m]`, after a check of the input."""
     expected = (len(planes), len(MODALITIES), 3, config.image_size, config.image_size)
     if tuple(planes.shape) != expected:

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from mmdg_model.training.methods import ssan, ssdg
 from mmdg_model.training.methods.contract import Method, MethodContext, MethodError
+from mmdg_model.training.methods.entry import MethodEntry
 from mmdg_model.training.methods.mmdg import MmdgSettings, build_mmdg_method
 from mmdg_model.training.methods.vit_early import ViTEarlySettings, build_vit_early
 from mmdg_model.training.methods.vit_late import ViTLateSettings, build_vit_late
 from mmdg_model.training.regrad import CertaintyFactor, ReGradCases
 
 __all__ = ["METHODS", "MethodEntry", "MethodError", "build", "entry", "resolve_settings"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodEntry:
-    """One row.
-
-    Attributes:
-        name: as commands and score tables have it, such as `mmdg`.
-        title: as a table of a paper has it, such as `ViT + U-Adapter, CE + SSP`.
-        summary: one line for `--help`.
-        source: paper, section or equation.
-        settings: frozen dataclass of what may be set, every field with a default.
-        build: from the context and those settings.
-        fixed: settings that make this row this row; naming another value is refused.
-    """
-
-    name: str
-    title: str
-    summary: str
-    source: str
-    settings: type[Any]
-    build: Callable[[MethodContext, Any], Method]
-    fixed: Mapping[str, Any]
 
 
 def _mmdg(name: str, title: str, summary: str, source: str, **fixed: Any) -> MethodEntry:
@@ -77,6 +55,8 @@ METHODS: dict[str, MethodEntry] = _by_name(
     MethodEntry(name="vit_late_regrad", title="ViT, late fusion, ReGrad", summary="ReGrad on the plain ViT",
                 source="arXiv 2402.19298, Table 4, row ViT, ReGrad", settings=ViTLateSettings, build=build_vit_late,
                 fixed={"regrad": True}),
+    *ssdg.ROWS,
+    *ssan.ROWS,
 )
 
 

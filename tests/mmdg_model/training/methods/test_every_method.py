@@ -12,6 +12,7 @@ from mmdg_model.config import ModelConfig, TrainableParts
 from mmdg_model.network import MODALITIES
 from mmdg_model.training.compute import SingleProcess, TrainingDiverged
 from mmdg_model.training.methods.contract import MethodContext, MethodError, OptimiserConfig
+from mmdg_model.training.methods.mean_loss import CrossEntropyMethod
 from mmdg_model.training.methods.registry import METHODS, build
 from mmdg_model.training.protocols import PROTOCOL_2, WITHHELD
 from tests.mmdg_model.training.methods import two_process_updates
@@ -112,7 +113,7 @@ def test_scoring_and_updating_leave_modes_and_the_global_generator_as_they_shoul
     found.network.eval()
     found.update([batch])
     assert all(module.training for module in found.network.modules())
-    found.network.vit.eval() if hasattr(found.network, "vit") else found.network.blocks[0].eval()
+    next(found.network.children()).eval()
     modes = [module.training for module in found.network.modules()]
     found.score(batch.planes, batch.present)
     assert [module.training for module in found.network.modules()] == modes
@@ -191,10 +192,17 @@ def test_a_state_of_nothing_or_of_another_run_is_refused(name):
 
 
 @each_method
-def test_accumulated_parts_equal_one_batch(name):
+def test_accumulated_parts_equal_one_batch_or_the_mean_of_their_own_updates(name):
+    """The latter where a loss compares a part's samples with each other; a first step is linear in the gradient."""
     whole = samples(dropped=DROPPED)
+    parts = [rows(whole, slice(0, 3)), rows(whole, slice(3, 8))]
+    found, log = one_update(name, parts)
     expected, expected_log = one_update(name, [whole])
-    found, log = one_update(name, [rows(whole, slice(0, 3)), rows(whole, slice(3, 8))])
+    if METHODS[name].batch_coupled:
+        assert max(float((found[key] - value).abs().max()) for key, value in expected.items()) > 1e-7  # the flag is due
+        (first, first_log), (second, second_log) = (one_update(name, [part]) for part in parts)
+        expected = {key: (3 * value + 5 * second[key]) / 8 for key, value in first.items()}
+        expected_log = {key: (3 * value + 5 * second_log[key]) / 8 for key, value in first_log.items()}
     assert_same_weights(found, expected, rtol=1e-9, atol=1e-12)
     assert log == pytest.approx(dict(expected_log), rel=1e-5, nan_ok=True)
 
@@ -209,7 +217,7 @@ def test_a_loss_scale_changes_nothing_but_rounding(name):
 
 @each_method
 def test_an_overflow_under_a_loss_scale_leaves_the_step_out(name):
-    found = method(name, compute=ScaledProcess(2.0**127))
+    found = method(name, compute=ScaledProcess(math.inf))
     found.start_epoch(0, lambda: [samples(1)])
     before = weights(found)
     assert found.update([samples()])["update/skipped"] == 1.0
@@ -266,9 +274,12 @@ def test_inputs_of_another_size_are_refused(name):
 def test_it_starts_from_a_backbone_and_trains_the_chosen_parts_only(name, parts):
     model, backbone = dataclasses.replace(TOY, trainable_parts=parts), toy_backbone()
     found = method(name, model, backbone=backbone)
-    (block,) = [value for key, value in found.network.named_parameters()
-                if key.endswith(("blocks.0.attention.output.weight", "blocks.0.block.attention.output.weight"))]
-    assert torch.equal(block, backbone.weights["blocks.0.attention.output.weight"])
+    blocks = [value for key, value in found.network.named_parameters()
+              if key.endswith(("blocks.0.attention.output.weight", "blocks.0.block.attention.output.weight"))]
+    assert len(blocks) == METHODS[name].uses_backbone
+    for block in blocks:
+        assert torch.equal(block, backbone.weights["blocks.0.attention.output.weight"])
+        assert block.requires_grad is (parts is TrainableParts.EVERYTHING)
     trainable = {key for key, value in found.network.named_parameters() if value.requires_grad}
     before = weights(found)
     found.start_epoch(0, lambda: [samples(1)])
@@ -276,7 +287,8 @@ def test_it_starts_from_a_backbone_and_trains_the_chosen_parts_only(name, parts)
         found.update([samples()])
     changed = {key for key, value in weights(found).items() if not torch.equal(value, before[key])}
     assert changed == trainable
-    assert (block.requires_grad, "head.weight" in trainable) == (parts is TrainableParts.EVERYTHING, True)
+    assert "head.weight" in trainable
+    assert METHODS[name].uses_backbone or trainable == {key for key, _ in found.network.named_parameters()}
 
 
 @each_method
@@ -288,7 +300,8 @@ def test_at_the_papers_size_it_has_the_published_parameters(name):
     counts = (sum(value.numel() for value in parameters),
               sum(value.numel() for value in parameters if value.requires_grad))
     assert counts == PAPER_SIZE.get(name, counts)
-    assert 0 < counts[1] < counts[0]
+    assert 0 < counts[1] <= counts[0]
+    assert (counts[1] < counts[0]) is METHODS[name].uses_backbone
 
 
 @pytest.fixture(scope="module")
@@ -327,17 +340,39 @@ SWITCHED_OFF = [
     ("mmdg_certainty_in_adapter_only", {}, "mmdg", {"regrad_certainty": "one"}),
     ("vit_late", {"regrad": True}, "vit_late_regrad"),
     ("vit_late_regrad", {"ssp_weight": 0.0}, "vit_late", {"regrad": True, "ssp_weight": 0.0}),
+    ("ssdg_vit", {"triplet_weight": 0.0, "adversarial_weight": 0.0, "normalised": False}, "vit_early"),
+    ("ssdg_u_adapter", {"triplet_weight": 0.0, "adversarial_weight": 0.0, "normalised": False}, "u_adapter"),
 ]
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.cross_entropy_alone])
+def test_without_its_special_terms_it_is_the_cross_entropy_on_its_network_bit_for_bit(name):
+    """And with them it is not."""
+    ends = []
+    for settings, alone in ((METHODS[name].cross_entropy_alone, False), (METHODS[name].cross_entropy_alone, True),
+                            ({}, False)):
+        found = method(name, settings=settings)  # with dropout, Adam
+        if alone:
+            found.terms = ("cross_entropy",)
+            found.loss = lambda batch, found=found: CrossEntropyMethod.loss(found, batch)
+        found.start_epoch(0, lambda: [samples(1)])
+        for _ in range(2):
+            found.update([samples(dropped=DROPPED)])
+        ends.append(weights(found))
+    assert_same_weights(ends[0], ends[1])
+    assert max(float((ends[2][key] - value).abs().max()) for key, value in ends[0].items() if key in ends[2]) > 1e-7
 
 
 @pytest.mark.parametrize("case", SWITCHED_OFF)
 def test_a_special_term_switched_off_leaves_the_baseline_bit_for_bit(case):
     name, settings, other, *other_settings = case
-    ends = []
-    for row, chosen in ((name, settings), (other, *(other_settings or [{}]))):
-        found = method(row, settings=chosen)  # with dropout, Adam
+    both, ends = [method(name, settings=settings), method(other, settings=(other_settings or [{}])[0])], []
+    if name == "ssdg_u_adapter":  # its head is drawn in another order
+        both[0].network.head.load_state_dict(both[1].network.head.state_dict())
+    for found in both:  # with dropout, Adam
         found.start_epoch(0, lambda: [samples(1)])
         for _ in range(2):
             found.update([samples(dropped=DROPPED)])
-        ends.append(weights(found))
+        ends.append({key.removeprefix("trunk."): value for key, value in weights(found).items()
+                     if not key.startswith("discriminator.")})
     assert_same_weights(*ends)
