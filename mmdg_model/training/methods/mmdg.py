@@ -75,7 +75,7 @@ def build_mmdg_method(context: MethodContext, settings: MmdgSettings) -> Method:
         raise MethodError("regrad_certainty is 'modality', but model.uncertainty_estimator is 'none': every U would be "
                           "1; choose an estimator (adapter_certainty = false keeps it out of the adapters), or "
                           "regrad_certainty = 'one'")
-    network = _network(context, _in_adapters(context.model, settings))
+    network = build_mmdg_network(context, _in_adapters(context.model, settings))
     if not needs_prototypes(objective):
         return CrossEntropyMethod(context, network)
     beside = build_uncertainty(context.model) if reads_certainty and not settings.adapter_certainty else None
@@ -88,7 +88,12 @@ def _in_adapters(model: ModelConfig, settings: MmdgSettings) -> ModelConfig:
     return replace(model, uncertainty_estimator=UncertaintyEstimatorKind.NONE)
 
 
-def _network(context: MethodContext, model: ModelConfig) -> MMDG:
+def build_mmdg_network(context: MethodContext, model: ModelConfig) -> MMDG:
+    """ViT and U-Adapters of `model`'s shape on the host, started and frozen as the context says.
+
+    Raises:
+        BackboneError: a backbone that does not fit.
+    """
     network = draw_network(context, lambda: build_mmdg(model))
     if context.backbone is not None:
         place_backbone(network, context.backbone)

@@ -75,8 +75,7 @@ class ModalityFusion(nn.Conv2d):
         Raises:
             ValueError: wrong shapes, or a row with no modality present.
         """
-        read_BM = read_modalities(planes, present_BM, self.config)
-        seen = torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes))
+        seen, _ = read_planes(planes, present_BM, self.config)
         return super().forward(seen.flatten(1, 2))
 
 
@@ -88,7 +87,7 @@ class EarlyFusionViT(nn.Module):
         self.config = config
         self.fusion = ModalityFusion(config)
         self.vit = PlainViT(config)
-        self.head = draw_head(config.width)
+        self.head = new_head(config.width)
 
     def forward(self, planes: Tensor, present_BM: Tensor) -> Tensor:
         """`[b, 3, 3, S, S]`, `bool [b, 3]` to logits `[b, 2]`; see `ModalityFusion` for absent modalities."""
@@ -105,7 +104,7 @@ class LateFusionViT(nn.Module):
         self.config = config
         self.vit = PlainViT(config)
         self.uncertainty: TokenUncertainty = build_uncertainty(config)
-        self.head = draw_head(len(MODALITIES) * config.width)
+        self.head = new_head(len(MODALITIES) * config.width)
 
     def forward(self, planes: Tensor, present_BM: Tensor) -> NetworkOutput:
         """`[b, 3, 3, S, S]`, `bool [b, 3]` to logits, class tokens and their certainty, which only ReGrad reads.
@@ -115,8 +114,7 @@ class LateFusionViT(nn.Module):
         Raises:
             ValueError: wrong shapes, or a row with no modality present.
         """
-        read_BM = read_modalities(planes, present_BM, self.config)
-        seen = torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes))
+        seen, read_BM = read_planes(planes, present_BM, self.config)
         class_SD, attended_SD = self.vit(seen.flatten(0, 1))
         shape = (*read_BM.shape, self.config.width)
         class_tokens_BMD = class_SD.reshape(shape) * read_BM[:, :, None].to(class_SD.dtype)
@@ -170,16 +168,20 @@ def through_block(block: ViTBlock, stream_SND: Tensor) -> tuple[Tensor, Tensor]:
     return residual_SND + block.mlp(block.mlp_norm(residual_SND)), attended_SND
 
 
-def draw_head(width: int) -> nn.Linear:
-    """Two classes from `width` channels, drawn as a ViT's head; torch's global generator."""
+def new_head(width: int) -> nn.Linear:
+    """Two logits of `width` channels, drawn as a ViT's other projections."""
     head = nn.Linear(width, 2)
     nn.init.trunc_normal_(head.weight, std=INIT_STD)
     nn.init.zeros_(head.bias)
     return head
 
 
-def read_modalities(planes: Tensor, present_BM: Tensor, config: ModelConfig) -> Tensor:
-    """Which planes are read, `bool [b, m]`, after a check of the input."""
+def read_planes(planes: Tensor, present_BM: Tensor, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Planes with 0 in what is not read, and which are read, `bool [b, m]`, after a check of the input.
+
+    Raises:
+        ValueError: wrong shapes, or a row with no modality present.
+    """
     expected = (len(planes), len(MODALITIES), 3, config.image_size, config.image_size)
     if tuple(planes.shape) != expected:
         raise ValueError(f"planes have shape {tuple(planes.shape)}, expected (b, 3, 3, {config.image_size}, "
@@ -189,4 +191,6 @@ def read_modalities(planes: Tensor, present_BM: Tensor, config: ModelConfig) -> 
     if not bool(present_BM.any(dim=1).all()):
         row = int((~present_BM.any(dim=1)).nonzero()[0])
         raise ValueError(f"row {row} of the batch has no modality present; a score needs at least one")
-    return present_BM if config.absence is AbsenceEncoding.FLAG else torch.ones_like(present_BM)
+    read_BM = present_BM if config.absence is AbsenceEncoding.FLAG else torch.ones_like(present_BM)
+    # Selected, not multiplied: 0 · NaN is NaN, and an absent plane may hold anything.
+    return torch.where(read_BM[:, :, None, None, None], planes, torch.zeros_like(planes)), read_BM

@@ -7,9 +7,21 @@ from typing import Any
 
 import msgspec
 
-from mmdg_model.training.methods import ssan, ssdg
+from mmdg_model.training.methods import (
+    cmfl,
+    iadg,
+    mm_cdcn,
+    ogm_ge,
+    pmr,
+    ssan,
+    ssdg,
+    vit_ama,
+    vit_cross,
+    vitaf,
+    vp_fas,
+)
 from mmdg_model.training.methods.contract import Method, MethodContext, MethodError
-from mmdg_model.training.methods.entry import MethodEntry
+from mmdg_model.training.methods.method_entry import MethodEntry
 from mmdg_model.training.methods.mmdg import MmdgSettings, build_mmdg_method
 from mmdg_model.training.methods.vit_early import ViTEarlySettings, build_vit_early
 from mmdg_model.training.methods.vit_late import ViTLateSettings, build_vit_late
@@ -57,6 +69,15 @@ METHODS: dict[str, MethodEntry] = _by_name(
                 fixed={"regrad": True}),
     *ssdg.ROWS,
     *ssan.ROWS,
+    *iadg.ROWS,
+    *vitaf.ROWS,
+    *vit_cross.ROWS,
+    *mm_cdcn.ROWS,
+    *cmfl.ROWS,
+    *vit_ama.ROWS,
+    *vp_fas.ROWS,
+    *pmr.ROWS,
+    *ogm_ge.ROWS,
 )
 
 

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-
-import torch
-from torch import Tensor
 
 from mmdg_model.network import MMDG, MODALITIES, NetworkOutput
 from mmdg_model.training.class_certainty import ClassCertainty
 from mmdg_model.training.compute import TrainingDiverged
 from mmdg_model.training.methods.contract import MethodContext, Scalars, TrainingBatch
 from mmdg_model.training.methods.plain_vit import LateFusionViT
-from mmdg_model.training.methods.trained_network import TrainedNetwork
-from mmdg_model.training.prototypes import (
-    PrototypeBatch,
-    PrototypeConfig,
-    Prototypes,
-    PrototypeSums,
-    sum_class_tokens,
-)
+from mmdg_model.training.methods.prototype_epochs import PrototypeMethod
+from mmdg_model.training.prototypes import PrototypeConfig
 from mmdg_model.training.regrad import ReGradCases, ReGradError, ReGradRecord
 from mmdg_model.training.step_gradients import (
     ObjectiveConfig,
@@ -33,16 +24,13 @@ from mmdg_model.training.step_gradients import (
 )
 from mmdg_model.uncertainty import TokenUncertainty
 
-_EPOCH = "method.prototype_epoch"
-_NO_EPOCH = "-1"
-
 
 def needs_prototypes(objective: ObjectiveConfig) -> bool:
     """Whether the SSP loss adds to the loss or names the fast modality; otherwise all there is is cross entropy."""
     return objective.ssp_weight > 0 or objective.regrad.cases is not ReGradCases.OFF
 
 
-class ReGradMethod(TrainedNetwork):
+class ReGradMethod(PrototypeMethod):
     """Prototypes once an epoch, gradients by modality, modulated once an update after batches and processes are joined.
 
     Args:
@@ -55,39 +43,14 @@ class ReGradMethod(TrainedNetwork):
 
     def __init__(self, context: MethodContext, network: MMDG | LateFusionViT, *, objective: ObjectiveConfig,
                  prototypes: PrototypeConfig, certainty: TokenUncertainty | None = None) -> None:
-        super().__init__(context, network)
+        super().__init__(context, network, prototypes=prototypes, classes=context.classes)
         self._network = network
         self._certainty = certainty
         self.objective = objective
-        self.prototype_config = prototypes
-        self.prototypes: Prototypes | None = None
-        self._prototype_epoch = _NO_EPOCH
-
-    def start_epoch(self, epoch: int, clean_batches: Callable[[], Iterable[TrainingBatch]]) -> Scalars:
-        """Takes the epoch's prototypes; of an epoch that was begun before a restart they are kept as restored.
-
-        Returns:
-            `prototypes/variance/<modality>`: mean over channels of the variance over the known domain classes.
-
-        Raises:
-            TrainingDiverged: class tokens that are not finite.
-            ValueError: a training source without a sample.
-        """
-        if self._prototype_epoch != str(epoch):
-            with self.compute.autocast():
-                sums = sum_class_tokens(self._network, self._prototype_batches(clean_batches()), self.context.classes,
-                                        self.prototype_config, seed=self.context.seed, epoch=epoch,
-                                        rank=self.compute.rank)
-            if self.compute.world_size > 1:
-                sums.all_reduce()
-            _require_finite_tokens(sums, epoch)
-            self.prototypes = sums.prototypes(self.prototype_config, previous=self.prototypes)
-            self._prototype_epoch = str(epoch)
-        return _prototype_scalars(self._current_prototypes())
 
     def update(self, batches: Sequence[TrainingBatch]) -> Scalars:
         """As `Method.update`; what it logs is listed in docs/methods.md."""
-        prototypes = self._current_prototypes()
+        prototypes = self.current_prototypes
         gathered = StepGradients.empty(self.trainable, self.objective)
         with self.training_pass():
             for batch in batches:
@@ -108,30 +71,6 @@ class ReGradMethod(TrainedNetwork):
         assign_gradients(self.trainable, gradients)
         return scalars | _record_scalars(record) | {"update/skipped": float(not self.step())}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Also the prototypes, and the epoch that they were taken for."""
-        tensors, metadata = super().state()
-        if self.prototypes is not None:
-            more_tensors, more_metadata = self.prototypes.state()
-            tensors, metadata = tensors | more_tensors, metadata | more_metadata
-        return tensors, metadata | {_EPOCH: self._prototype_epoch}
-
-    def load_state(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Restores `state`.
-
-        Raises:
-            ValueError: missing entries, or a state of another run.
-        """
-        if _EPOCH not in metadata:
-            raise ValueError(f"{_EPOCH} is missing: this state was saved by a method without prototypes")
-        prototypes = None
-        if metadata[_EPOCH] != _NO_EPOCH:
-            restored = Prototypes.from_state(tensors, metadata, self.context.classes)
-            device = self.compute.device
-            prototypes = Prototypes(restored.classes, restored.values.to(device), restored.known.to(device))
-        super().load_state(tensors, metadata)
-        self.prototypes, self._prototype_epoch = prototypes, metadata[_EPOCH]
-
     def _forward(self, batch: TrainingBatch) -> NetworkOutput:
         # Losses and backward passes are outside of autocast: `batch_gradients` widens what it takes.
         reader = None
@@ -140,29 +79,6 @@ class ReGradMethod(TrainedNetwork):
         with reader or nullcontext(), self.compute.autocast():
             output: NetworkOutput = self._network(batch.planes, batch.present)
         return output if reader is None else reader.read_into(output, batch.present)
-
-    def _prototype_batches(self, batches: Iterable[TrainingBatch]) -> Iterator[PrototypeBatch]:
-        for batch in batches:
-            here = batch.to(self.compute.device)
-            yield PrototypeBatch(here.planes, here.present, here.domain)
-
-    def _current_prototypes(self) -> Prototypes:
-        if self.prototypes is None:
-            raise RuntimeError("no prototypes yet; call start_epoch before the first update")
-        return self.prototypes
-
-
-def _require_finite_tokens(sums: PrototypeSums, epoch: int) -> None:
-    for index, modality in enumerate(MODALITIES):
-        if not bool(torch.isfinite(sums.sums[index]).all()):
-            raise TrainingDiverged(f"the {modality} class tokens are not finite before epoch {epoch}; lower the "
-                                   "learning rate, or look for a broken input")
-
-
-def _prototype_scalars(prototypes: Prototypes) -> Scalars:
-    variances = [float(values_KD[known_K].double().var(dim=0, correction=0).mean()) if bool(known_K.any()) else math.nan
-                 for values_KD, known_K in zip(prototypes.values, prototypes.known, strict=True)]
-    return {f"prototypes/variance/{modality}": value for modality, value in zip(MODALITIES, variances, strict=True)}
 
 
 def _loss_scalars(statistics: StepStatistics, ssp_weight: float) -> dict[str, float]:

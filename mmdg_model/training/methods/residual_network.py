@@ -1,8 +1,5 @@
 """ResNet-18 (arXiv 1512.03385) for methods that bring their own backbone, with group instead of batch normalisation.
 
-Batch normalisation would make a sample's update depend on how its batch was split over parts and processes, which no
-method here may; group normalisation (arXiv 1803.08494) has as many parameters.
-
 Legend: b batch, c channels, s side of a map.
 """
 
@@ -13,22 +10,15 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from mmdg_model.config import ModelConfig
-
-#: Channels normalised together. Fewer would leave the small maps of small images without variance.
-GROUP_CHANNELS = 16
+from mmdg_model.training.methods.sample_norm import sample_norm
 
 
 def scaled(channels: int, config: ModelConfig) -> int:
-    """Channels of a published network at `config`'s share of ViT-B's width, a multiple of 8, at least 8.
+    """Channels of a published network at `config`'s share of ViT-B's width, a multiple of 8, at least 16.
 
     So that the presets `tiny` and `micro` shrink every network as they shrink the ViT; at `base` it is `channels`.
     """
-    return max(8, round(channels * config.width / 768 / 8) * 8)
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """In place of a batch norm of as many channels."""
-    return nn.GroupNorm(max(1, channels // GROUP_CHANNELS), channels)
+    return max(16, round(channels * config.width / 768 / 8) * 8)
 
 
 def convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -43,11 +33,11 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
         super().__init__()
-        self.residual = nn.Sequential(convolution(inputs, outputs, stride=stride), group_norm(outputs), nn.ReLU(),
-                                      convolution(outputs, outputs), group_norm(outputs))
+        self.residual = nn.Sequential(convolution(inputs, outputs, stride=stride), sample_norm(outputs), nn.ReLU(),
+                                      convolution(outputs, outputs), sample_norm(outputs))
         same = stride == 1 and inputs == outputs
         self.shortcut: nn.Module = nn.Identity() if same else nn.Sequential(
-            convolution(inputs, outputs, size=1, stride=stride), group_norm(outputs))
+            convolution(inputs, outputs, size=1, stride=stride), sample_norm(outputs))
         self.activation = nn.ReLU()
 
     def forward(self, map_BCSS: Tensor) -> Tensor:
@@ -70,7 +60,7 @@ class ResNet18(nn.Module):
     def __init__(self, width: int, *, stages: int = 4) -> None:
         super().__init__()
         self.widths = tuple(width * 2**stage for stage in range(stages))
-        self.stem = nn.Sequential(convolution(3, width, size=7, stride=2), group_norm(width), nn.ReLU(),
+        self.stem = nn.Sequential(convolution(3, width, size=7, stride=2), sample_norm(width), nn.ReLU(),
                                   nn.MaxPool2d(3, stride=2, padding=1))
         inputs = (width, *self.widths)
         self.stages = nn.ModuleList(

@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 from mmdg_model.config import ModelConfig
 from mmdg_model.training.methods.contract import Method, MethodContext, TrainingBatch
-from mmdg_model.training.methods.entry import MethodEntry
 from mmdg_model.training.methods.gradient_reversal import DomainDiscriminator, ramp, reverse_gradient
 from mmdg_model.training.methods.mean_loss import MeanLossMethod, widened
-from mmdg_model.training.methods.plain_vit import draw_head
-from mmdg_model.training.methods.residual_network import convolution, group_norm, scaled
+from mmdg_model.training.methods.method_entry import MethodEntry
+from mmdg_model.training.methods.plain_vit import new_head
+from mmdg_model.training.methods.residual_network import convolution, scaled
+from mmdg_model.training.methods.sample_norm import sample_norm
 from mmdg_model.training.methods.starting_weights import check_start, draw_network
 from mmdg_model.training.methods.trunks import AnyTrunk, ResidualTrunk, Trunk, build_trunk, level_strides, start
 
@@ -149,7 +150,7 @@ class SsanNetwork(nn.Module):
         self.necks = nn.ModuleList(nn.Identity() if own else convolution(inputs, outputs, size=1)
                                    for inputs, outputs in zip(trunk.level_widths, widths, strict=True))
         strides = (*level_strides(trunk.level_sizes), _last_stride(trunk.level_sizes[2]))
-        self.content = nn.Sequential(convolution(width, width, stride=strides[2]), group_norm(width), nn.ReLU())
+        self.content = nn.Sequential(convolution(width, width, stride=strides[2]), sample_norm(width), nn.ReLU())
         self.styles = nn.ModuleList([
             nn.Sequential(convolution(widths[0], widths[1], stride=strides[0]), InstanceNorm(), nn.ReLU()),
             nn.Sequential(convolution(widths[1], width, stride=strides[1]), InstanceNorm(), nn.ReLU()),
@@ -158,8 +159,8 @@ class SsanNetwork(nn.Module):
         self.gamma = nn.Linear(width, width, bias=False)
         self.beta = nn.Linear(width, width, bias=False)
         self.assembly = nn.ModuleList([AssemblyBlock(width), AssemblyBlock(width)])
-        self.feature = nn.Sequential(convolution(width, 2 * width, stride=2), group_norm(2 * width))
-        self.head = draw_head(2 * width)
+        self.feature = nn.Sequential(convolution(width, 2 * width, stride=2), sample_norm(2 * width))
+        self.head = new_head(2 * width)
         self.discriminator = DomainDiscriminator(width, width, domains, dropout=dropout)
 
     def forward(self, planes: Tensor, present_BM: Tensor) -> SsanOutput:
@@ -235,7 +236,7 @@ _entry = partial(MethodEntry, settings=SsanSettings, build=build_ssan, batch_cou
 ROWS = (
     _entry(name="ssan", title="SSAN", summary="content and style apart, assembled anew, on ResNet-18",
            source="arXiv 2203.05340 (CVPR 2022), SSAN-R; arXiv 2402.19298, Tables 1 to 3", fixed={"trunk": Trunk.OWN},
-           uses_backbone=False),
+           own_backbone=True),
     _entry(name="ssan_vit", title="SSAN on ViT", summary="SSAN on the plain ViT's patch tokens",
            source="arXiv 2203.05340; arXiv 2402.19298, Figure 5", fixed={"trunk": Trunk.VIT}),
     _entry(name="ssan_u_adapter", title="SSAN on ViT + U-Adapter", summary="SSAN on the patch tokens of MMDG's network",

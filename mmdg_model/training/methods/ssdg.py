@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from mmdg_model.network import LIVE_COLUMN
 from mmdg_model.training.methods.contract import Method, MethodContext, TrainingBatch
-from mmdg_model.training.methods.entry import MethodEntry
 from mmdg_model.training.methods.gradient_reversal import DomainDiscriminator, ramp, reverse_gradient
 from mmdg_model.training.methods.mean_loss import MeanLossMethod, widened
-from mmdg_model.training.methods.plain_vit import draw_head
+from mmdg_model.training.methods.method_entry import MethodEntry
+from mmdg_model.training.methods.plain_vit import new_head
 from mmdg_model.training.methods.residual_network import scaled
 from mmdg_model.training.methods.starting_weights import check_start, draw_network
 from mmdg_model.training.methods.trunks import AnyTrunk, Trunk, build_trunk, start
@@ -133,7 +133,7 @@ class SsdgNetwork(nn.Module):
         self.normalised = settings.normalised
         self.trunk = trunk
         width = embedding or trunk.width
-        self.head: nn.Linear = NormalisedHead(width) if settings.normalised else draw_head(width)
+        self.head: nn.Linear = NormalisedHead(width) if settings.normalised else new_head(width)
         self.embedding: nn.Module = nn.Identity() if not embedding else nn.Sequential(
             nn.Linear(trunk.width, embedding), nn.ReLU(), nn.Dropout(settings.dropout))
         self.discriminator = DomainDiscriminator(width, hidden, domains, dropout=settings.dropout)
@@ -191,7 +191,7 @@ _entry = partial(MethodEntry, settings=SsdgSettings, build=build_ssdg, batch_cou
 ROWS = (
     _entry(name="ssdg", title="SSDG", summary="asymmetric triplets and adversarial live faces, on ResNet-18",
            source="arXiv 2004.14043 (CVPR 2020), SSDG-R; arXiv 2402.19298, Tables 1 to 3", fixed={"trunk": Trunk.OWN},
-           uses_backbone=False),
+           own_backbone=True),
     _entry(name="ssdg_vit", title="SSDG on ViT", summary="SSDG's losses on the plain ViT",
            source="arXiv 2004.14043; arXiv 2402.19298, Figure 5", fixed={"trunk": Trunk.VIT}),
     _entry(name="ssdg_u_adapter", title="SSDG on ViT + U-Adapter", summary="SSDG's losses on MMDG's network",

@@ -51,13 +51,17 @@ def method(name, model=TOY, *, settings=None, **changes):
     return build(name, settings or {}, context(model, **changes))
 
 
-def precise(name, **changes):
-    """In float64, without draws, and lively: fresh adapters are silent, and modalities would not meet."""
-    found = method(name, **({"model": STILL, "optimiser": SGD, "settings": dict(entry(name).still)} | changes))
+def silence_dropout(found):
     for module in found.network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+
+
+def precise(name, **changes):
+    """In float64, without draws, and lively: fresh adapters are silent, and modalities would not meet."""
+    found = method(name, **({"model": STILL, "optimiser": SGD, "settings": dict(entry(name).still)} | changes))
     generator = torch.Generator().manual_seed(11)
+    silence_dropout(found)
     with torch.no_grad():
         for key, parameter in found.network.named_parameters():
             if key.endswith("up.weight"):

@@ -1,4 +1,4 @@
-"""`MethodEntry`: one row of `registry.METHODS`, as a method's own file declares it."""
+"""`MethodEntry`: one row of the registry. Method files make their rows of it, so it lives below them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ class MethodEntry:
         settings: frozen dataclass of what may be set, every field with a default.
         build: from the context and those settings.
         fixed: settings that make this row this row; naming another value is refused.
+        own_backbone: a convolutional network of its own, which takes nothing from a pretrained ViT: all of it trains.
         batch_coupled: a term of the loss compares samples with each other, which it can only do within one part of one
             process's batch. Then parts and processes are joined as the mean of *their* losses, weighted by their
             numbers of samples: how a batch is split is part of the method. False: the update is that of one batch,
             however it was split.
-        uses_backbone: starts from the context's pretrained ViT and trains `ModelConfig.trainable_parts` of it. False:
-            the network is of another kind, starts from random weights and trains as a whole, whatever is given.
         still: settings under which training draws nothing beside dropout, so that updates can be compared.
         cross_entropy_alone: settings that leave the cross entropy on this row's network and none of its special terms;
-            empty where there is none.
+            empty where nothing does.
     """
 
     name: str
@@ -39,7 +38,7 @@ class MethodEntry:
     settings: type[Any]
     build: Callable[[MethodContext, Any], Method]
     fixed: Mapping[str, Any]
+    own_backbone: bool = False
     batch_coupled: bool = False
-    uses_backbone: bool = True
     still: Mapping[str, Any] = field(default_factory=dict)
     cross_entropy_alone: Mapping[str, Any] = field(default_factory=dict)
