@@ -126,7 +126,8 @@ class OgmGe(BalancedMethod):
         factor_M = self._factors(ratio_M)
         shrinks = self._modulates and self._settings.network is ClassTokenNetwork.VIT
         if shrinks and output.class_tokens.requires_grad:  # with the head alone in training they need none
-            output.class_tokens.register_hook(lambda gradient: gradient * factor_M.to(gradient)[:, None])
+            output.class_tokens.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: gradient * factor_M.to(gradient)[:, None])
         logits = output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
         return {"cross_entropy": F.cross_entropy(logits, batch.label)}
 

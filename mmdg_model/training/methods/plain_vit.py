@@ -34,7 +34,7 @@ class PlainViT(nn.Module):
         stream_SND: Tensor = self.embedding(images)
         attended_SND = stream_SND
         for block in self.blocks:
-            stream_SND, attended_SND = through_block(cast(ViTBlock, block), stream_SND)
+            stream_SND, attended_SND = through_block(block, stream_SND)
         class_SD: Tensor = self.norm(stream_SND[:, 0])
         return class_SD, attended_SND[:, 0]
 
@@ -161,8 +161,9 @@ def _start(network: EarlyFusionViT | LateFusionViT, context: MethodContext) -> N
         parameter.requires_grad_(is_trainable(name, context.model))
 
 
-def through_block(block: ViTBlock, stream_SND: Tensor) -> tuple[Tensor, Tensor]:
-    """A pre-norm block: the next stream, and what the attention added."""
+def through_block(module: nn.Module, stream_SND: Tensor) -> tuple[Tensor, Tensor]:
+    """Through a pre-norm `ViTBlock`: the next stream, and what the attention added, `[s, n, d]` each."""
+    block = cast(ViTBlock, module)
     attended_SND: Tensor = block.attention(block.attention_norm(stream_SND))
     residual_SND = stream_SND + attended_SND
     return residual_SND + block.mlp(block.mlp_norm(residual_SND)), attended_SND

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import nn
+
+#: Numbers of groups, the first that fits; each group has at least four channels.
+_GROUPS = (32, 16, 8, 4, 2)
 
 
 def sample_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation in place of batch normalisation: as many parameters, no sample depends on another.
 
     A batch's statistics change with its split over accumulated parts and processes, and mean little for the small
-    batches that processors without a GPU train on. Up to 32 groups of at least four channels.
+    batches that processors without a GPU train on.
     """
-    return nn.GroupNorm(math.gcd(32, max(1, channels // 4)), channels)
+    groups = next((groups for groups in _GROUPS if channels % groups == 0 and channels >= 4 * groups), 1)
+    return nn.GroupNorm(groups, channels)

@@ -23,7 +23,7 @@ from mmdg_model.training.methods import plain_vit
 from mmdg_model.training.methods.contract import MethodContext
 from mmdg_model.training.methods.plain_vit import ModalityFusion, PlainViT, through_block
 from mmdg_model.training.methods.residual_network import ResNet18, scaled
-from mmdg_model.vit import TokenEmbedding, ViTBlock
+from mmdg_model.vit import TokenEmbedding
 from mmdg_model.weights.backbone import place_backbone
 
 #: What parameters of the trunk are called in a method's network, before their own names.
@@ -100,7 +100,7 @@ class ViTTrunk(nn.Module):
         stream_BND: Tensor = self.vit.embedding(images)
         kept = []
         for block in self.vit.blocks:
-            stream_BND, _ = through_block(cast(ViTBlock, block), stream_BND)
+            stream_BND, _ = through_block(block, stream_BND)
             kept.append(stream_BND)
         kept[-1] = self.vit.norm(kept[-1])
         return TrunkFeatures(tuple(patch_map(kept[index]) for index in level_blocks(self.config.depth)),

@@ -16,6 +16,7 @@ g patches a side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from mmdg_model.training.methods.method_entry import MethodEntry
 from mmdg_model.training.methods.plain_vit import PlainViT, new_head, read_planes
 from mmdg_model.training.methods.starting_weights import check_start, draw_network
 from mmdg_model.u_adapter import quick_gelu
+from mmdg_model.vit import ViTBlock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +70,9 @@ class AdaptiveMultimodalAdapter(nn.Module):
         """`[b, 1 + 3 n, d]`, class token first, then the modalities' patches, to the same shape."""
         narrow_BNA = quick_gelu(self.down(tokens_BND))
         modalities = len(MODALITIES)
-        patches_BMNA = narrow_BNA[:, 1:].unflatten(1, (modalities, -1))
+        patches_BMNA = narrow_BNA[:, 1:].reshape(len(narrow_BNA), modalities, -1, narrow_BNA.shape[2])
         grid = int(patches_BMNA.shape[2] ** 0.5)
-        maps_BXGG = patches_BMNA.permute(0, 1, 3, 2).flatten(1, 2).unflatten(2, (grid, grid))
+        maps_BXGG = patches_BMNA.transpose(2, 3).reshape(len(narrow_BNA), -1, grid, grid)
         weight_BM = torch.sigmoid(self.weigh(maps_BXGG.mean(dim=(2, 3))))
         mixed_BNA = self.mix(maps_BXGG).flatten(2).transpose(1, 2)
         own_BMNA = weight_BM[:, :, None, None] * mixed_BNA[:, None]
@@ -108,10 +110,12 @@ class AdaptedJointViT(nn.Module):
             ValueError: as `read_planes`.
         """
         seen, _ = read_planes(planes, present_BM, self.shape)
-        tokens_BMND = self.vit.embedding(seen.flatten(0, 1)).unflatten(0, (-1, len(MODALITIES)))
+        tokens_SND = self.vit.embedding(seen.flatten(0, 1))
+        tokens_BMND = tokens_SND.reshape(-1, len(MODALITIES), *tokens_SND.shape[1:])
         stream_BND = torch.cat([tokens_BMND[:, 0, :1], tokens_BMND[:, :, 1:].flatten(1, 2)], dim=1)
-        for block, beside_attention, beside_mlp in zip(self.vit.blocks, self.attention_adapters, self.mlp_adapters,
-                                                       strict=True):
+        for module, beside_attention, beside_mlp in zip(self.vit.blocks, self.attention_adapters, self.mlp_adapters,
+                                                        strict=True):
+            block = cast(ViTBlock, module)
             normed_BND = block.attention_norm(stream_BND)
             stream_BND = stream_BND + block.attention(normed_BND) + beside_attention(normed_BND)
             normed_BND = block.mlp_norm(stream_BND)

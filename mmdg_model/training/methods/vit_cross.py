@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from mmdg_model.config import ModelConfig
-from mmdg_model.network import MODALITIES
 from mmdg_model.training.methods.contract import Method, MethodContext
 from mmdg_model.training.methods.mean_loss import CrossEntropyMethod
 from mmdg_model.training.methods.method_entry import MethodEntry
-from mmdg_model.training.methods.plain_vit import PlainViT, is_trainable, new_head, read_planes
+from mmdg_model.training.methods.plain_vit import PlainViT, is_trainable, new_head, read_planes, through_block
 from mmdg_model.training.methods.sample_norm import sample_norm
 from mmdg_model.training.methods.starting_weights import check_start, draw_network
 from mmdg_model.vit import INIT_STD
@@ -70,7 +69,7 @@ class ChannelCrossAttention(nn.Module):
         share_BXY = pair_BXY / pair_BXY.sum(dim=(1, 2), keepdim=True)
         fused_BCN = torch.einsum("bxy,bxyce,byen->bcn", share_BXY, weight_BXYCE, value_BMCN)
         grid = int(patches ** 0.5)
-        mixed_BCGG = torch.relu(self.norm(self.mix(fused_BCN.unflatten(2, (grid, grid)))))
+        mixed_BCGG = torch.relu(self.norm(self.mix(fused_BCN.reshape(*fused_BCN.shape[:2], grid, grid))))
         return mixed_BCGG.mean(dim=(2, 3))
 
 
@@ -91,10 +90,9 @@ class CrossAttentionViT(nn.Module):
         seen, read_BM = read_planes(planes, present_BM, self.shape)
         stream_SND: Tensor = self.vit.embedding(seen.flatten(0, 1))
         for block in self.vit.blocks:
-            stream_SND = stream_SND + block.attention(block.attention_norm(stream_SND))
-            stream_SND = stream_SND + block.mlp(block.mlp_norm(stream_SND))
+            stream_SND, _ = through_block(block, stream_SND)
         patches_SND = self.vit.norm(stream_SND[:, 1:])
-        features_BC = self.fusion(patches_SND.unflatten(0, (-1, len(MODALITIES))), read_BM)
+        features_BC = self.fusion(patches_SND.reshape(*read_BM.shape, *patches_SND.shape[1:]), read_BM)
         logits: Tensor = self.head(self.dropout(features_BC))
         return logits
 

@@ -28,7 +28,7 @@ from mmdg_model.network import MODALITIES
 from mmdg_model.training.methods.contract import Method, MethodContext, TrainingBatch
 from mmdg_model.training.methods.mean_loss import MeanLossMethod
 from mmdg_model.training.methods.method_entry import MethodEntry
-from mmdg_model.training.methods.plain_vit import PlainViT, new_head, read_planes
+from mmdg_model.training.methods.plain_vit import PlainViT, new_head, read_planes, through_block
 from mmdg_model.training.methods.starting_weights import check_start, draw_network
 from mmdg_model.u_adapter import quick_gelu
 from mmdg_model.vit import INIT_STD
@@ -102,17 +102,17 @@ class PromptedViT(nn.Module):
         stream_SND: Tensor = self.vit.embedding(seen.flatten(0, 1))
         share_BM = read_BM.to(stream_SND.dtype)
         share_BM = share_BM / share_BM.sum(dim=1, keepdim=True)
-        means_BMD = stream_SND[:, 1:].mean(dim=1).unflatten(0, read_BM.shape)
+        means_BMD = stream_SND[:, 1:].mean(dim=1).reshape(*read_BM.shape, -1)
         context_BD = torch.einsum("bm,bmd->bd", share_BM, means_BMD)
-        residual_BLPD = self.up(quick_gelu(self.down(context_BD))).unflatten(1, (*self.prompts.shape[::2], -1))
+        residual_BLPD = self.up(quick_gelu(self.down(context_BD))).reshape(-1, *self.prompts.shape[::2],
+                                                                           self.shape.width)
         for block, vanilla_MPD, residual_BPD in zip(self.vit.blocks, self.prompts, residual_BLPD.unbind(1),
                                                     strict=True):
             told_SPD = (vanilla_MPD + residual_BPD[:, None]).flatten(0, 1)
             stream_SND = torch.cat([stream_SND[:, :1], told_SPD.to(stream_SND.dtype), stream_SND[:, 1:]], dim=1)
-            stream_SND = stream_SND + block.attention(block.attention_norm(stream_SND))
-            stream_SND = stream_SND + block.mlp(block.mlp_norm(stream_SND))
+            stream_SND, _ = through_block(block, stream_SND)
             stream_SND = torch.cat([stream_SND[:, :1], stream_SND[:, 1 + told_SPD.shape[1]:]], dim=1)
-        class_BMD = self.vit.norm(stream_SND[:, 0]).unflatten(0, read_BM.shape)
+        class_BMD = self.vit.norm(stream_SND[:, 0]).reshape(*read_BM.shape, -1)
         class_BMD = class_BMD * read_BM[:, :, None].to(class_BMD.dtype)
         return PromptedOutput(self.head(class_BMD.flatten(1)), (share_BM[:, :, None] * class_BMD).sum(dim=1))
 
@@ -168,5 +168,5 @@ def build_vp_fas(context: MethodContext, settings: VpFasSettings) -> Method:
 
 
 ROWS = (MethodEntry(
-    name="vp_fas", title="VP-FAS", summary="visual and contextual prompts on a frozen ViT, missing modalities in training",
+    name="vp_fas", title="VP-FAS", summary="visual and contextual prompts on a frozen ViT, modalities withheld in turn",
     source="arXiv 2307.13958; arXiv 2402.19298, Tables 1 to 3", settings=VpFasSettings, build=build_vp_fas, fixed={}),)

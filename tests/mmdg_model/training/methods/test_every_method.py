@@ -40,6 +40,14 @@ PAPER_SIZE = {
     "vit_early": (85_798_656 + 1_538 + 30, 7_087_872 + 1_536 + 768 + 197 * 768 + 1_538 + 30),
     **dict.fromkeys(["vit_late", "vit_late_regrad", "pmr_vit", "ogm_ge_vit"],
                     (85_798_656 + 4_610, 7_087_872 + 1_536 + 768 + 197 * 768 + 4_610)),
+    # Beside the ViT and what of it trains: three projections, a convolution and its norm, a head of 64 channels.
+    "vit_cross": (85_798_656 + 184_578, 7_087_872 + 1_536 + 768 + 197 * 768 + 184_578),
+    "cmfl_vit": (85_803_266 + 3 * 769, 7_246_082 + 3 * 769),
+    "cmfl_u_adapter": (88_252_034 + 3 * 769, 8_513_666 + 3 * 769),
+    # 24 adapters of 14,875 and a head of one token; prompts, their generator and a head of three.
+    "vit_ama": (85_798_656 + 24 * 14_875 + 1_538, 24 * 14_875 + 1_538),
+    "vp_fas": (85_798_656 + 12 * 3 * 4 * 768 + 769 * 8 + 9 * 12 * 4 * 768 + 4_610,
+               12 * 3 * 4 * 768 + 769 * 8 + 9 * 12 * 4 * 768 + 4_610),
 }
 
 each_method = pytest.mark.parametrize("name", list(METHODS))
@@ -312,6 +320,14 @@ def test_at_the_papers_size_it_has_the_published_parameters(name):
     assert counts == PAPER_SIZE.get(name, counts)
     assert counts[1] > 0
     assert (counts[1] == counts[0]) == METHODS[name].own_backbone
+
+
+@each_method
+@pytest.mark.parametrize("preset", ["tiny", "micro"])
+def test_it_can_be_built_at_every_smaller_preset(name, preset):
+    model = dataclasses.replace(ModelConfig.preset(preset), trainable_parts=TrainableParts.EVERYTHING)
+    found = method(name, model, compute=SingleProcess("meta"))
+    assert 0 < sum(value.numel() for value in found.network.parameters()) < 12e6
 
 
 @pytest.fixture(scope="module")
