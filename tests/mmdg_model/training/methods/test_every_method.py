@@ -50,6 +50,30 @@ PAPER_SIZE = {
                12 * 3 * 4 * 768 + 769 * 8 + 9 * 12 * 4 * 768 + 4_610),
 }
 
+#: ResNet-18 without its own head as published (11,689,512 - 513,000), without its last stage, and the 9-to-3 fusion.
+RESNET, RESNET_STAGE_4, FUSION = 11_176_512, 8_393_728, 30
+#: What the release's trained parts are of a plain ViT.
+TRUNK = 7_087_872 + 1_536 + 768 + 197 * 768
+#: SSAN-R beside its ResNet: content, three style layers, style's three projections, two assembly blocks of two
+#: convolutions, the last convolution and its norm, head, discriminator of three sources.
+SSAN_HEADS = (256 * 256 * 9 + 512 + 128 * 64 * 9 + 256 * 128 * 9 + 256 * 256 * 9 + 3 * 256 * 256 + 4 * 256 * 256 * 9
+              + 512 * 256 * 9 + 1_024 + 1_026 + 257 * 256 + 257 * 3)
+SSAN_NECKS = 768 * (64 + 128 + 256)
+SSDG_DISCRIMINATOR = 513 * 3
+PAPER_SIZE |= {
+    "ssdg": (RESNET + FUSION + 513 * 512 + 1_024 + 513 * 512 + SSDG_DISCRIMINATOR,) * 2,
+    "ssdg_vit": (85_798_656 + FUSION + 1_536 + 769 * 512 + SSDG_DISCRIMINATOR,
+                 TRUNK + FUSION + 1_536 + 769 * 512 + SSDG_DISCRIMINATOR),
+    "ssdg_u_adapter": (88_252_034 - 2 + 2_305 * 512 + SSDG_DISCRIMINATOR,  # its normalised head has no bias
+                       8_513_666 - 2 + 2_305 * 512 + SSDG_DISCRIMINATOR),
+    "ssan": (RESNET - RESNET_STAGE_4 + FUSION + SSAN_HEADS,) * 2,
+    "ssan_vit": (85_798_656 + FUSION + SSAN_NECKS + SSAN_HEADS, TRUNK + FUSION + SSAN_NECKS + SSAN_HEADS),
+    "ssan_u_adapter": (88_252_034 - 4_610 + SSAN_NECKS + SSAN_HEADS, 8_513_666 - 4_610 + SSAN_NECKS + SSAN_HEADS),
+    # 48 adapters 768 -> 64 -> 768, twelve transformations, embedding to 512, normalised head.
+    "vitaf": (85_798_656 + FUSION + 48 * 99_136 + 12 * 2 * 768 + 769 * 512 + 1_024,
+              TRUNK + FUSION + 48 * 99_136 + 12 * 2 * 768 + 769 * 512 + 1_024),
+}
+
 each_method = pytest.mark.parametrize("name", list(METHODS))
 
 
