@@ -22,7 +22,6 @@ def test_its_gradient_is_right():
 
 
 def test_the_term_is_counted_in_the_loss():
-    """The release computes it and leaves it out."""
     found, batch = precise("vitaf"), double(samples())
     first = found.loss(batch)["orthogonality"]
     assert 0.0 < first.item() <= 0.03
