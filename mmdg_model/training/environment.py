@@ -15,9 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmdg_model.architectures import architecture_of
-from mmdg_model.config import ModelConfig
-from mmdg_model.mmdg_plus_plus.config import MMDGPlusPlusConfig
+from mmdg_model.architectures import Network, architecture_of
 from mmdg_model.training.compute import Compute
 from mmdg_model.training.run_config import MachineConfig, RunConfig
 from mmdg_model.training.run_data import RunData
@@ -44,9 +42,9 @@ def describe_run(config: RunConfig, data: RunData, network: nn.Module, root: Pat
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in parameters)
     tree = read_simulated_tree(root)
-    shape = getattr(network, "config", None)
-    described = ({"architecture": str(architecture_of(shape)), "model": shape.to_dict()}
-                 if isinstance(shape, ModelConfig | MMDGPlusPlusConfig) else None)
+    # Other networks have a model configuration, too (plain ViTs); a live scorer would build MMDG of it.
+    described = ({"architecture": str(architecture_of(network.config)), "model": network.config.to_dict()}
+                 if isinstance(network, Network) else None)
     return {
         "run": config.hash,
         "data": {"fingerprint": data.fingerprint, "simulated": data.simulated, "sources": list(data.classes.sources),

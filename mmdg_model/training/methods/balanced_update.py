@@ -27,7 +27,7 @@ from mmdg_model.training.step_gradients import assign_gradients
 def confidence_ratios(sum_M: Tensor, count_M: Tensor) -> Tensor:
     """ρ_m = s_m / mean of the others' s, with s_m = sum_m / count_m: above 1 for a modality ahead of the others.
 
-    With two modalities this is the ratio of PMR (CVPR 2023, Eq. 7) and OGM-GE (CVPR 2022, Eq. 8); neither paper has
+    With two modalities this is the ratio of PMR (CVPR 2023) and OGM-GE (CVPR 2022); neither paper has
     three. 1 for a modality that no sample has, and where it is the only one.
 
     Args:

@@ -5,8 +5,8 @@ ahead of the others gets a smaller gradient, and noise of the gradient's own spr
 
     s_m  = mean over the update's samples of softmax(W_m z_m + b / M)_true
     ρ_m  = s_m / mean of the others' s
-    k_m  = 1 - tanh(α ρ_m) where ρ_m > 1, else 1                     Eq. 10 of the paper
-    g   <- k_m g + N(0, std(g))                                      Eq. 11, as released: one spread a tensor
+    k_m  = 1 - tanh(α ρ_m) where ρ_m > 1, else 1
+    g   <- k_m g + N(0, std(g))                                      as released: one spread a tensor
 
 On ViT and U-Adapters g is the gradient of a tensor that feeds modality m (its adapters and its embedding). The plain
 ViT belongs to all modalities: there k_m acts on dL/dz_m, which is the same for an encoder of its own. The head keeps

@@ -2,7 +2,7 @@
 
 With z_m the class token of modality m, μ_k its mean over the training samples of class k (live, attack), once an epoch:
 
-    p_m(k)  = softmax_k( -|z_m - μ_k| )                              Eq. 5 of the paper, Euclidean distance
+    p_m(k)  = softmax_k( -|z_m - μ_k| )                              Euclidean distance, not squared
     PCE_m   = -log p_m(true),   H_m = entropy of p_m
     ρ_m     = s_m / mean of the others' s,   s_m = mean of p_m(true) over the update's samples
     L       = CE + α Σ_m clip(1/ρ_m - 1, 0, 1) PCE_m - μ [epoch < E] Σ_m clip(ρ_m - 1, 0, 1) H_m

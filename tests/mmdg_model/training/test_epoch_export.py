@@ -109,6 +109,14 @@ def test_an_epoch_that_was_not_kept_and_a_network_nobody_can_load_are_refused(si
         export_epoch(RunDirectory(tmp_path), 0)
 
 
+@pytest.mark.parametrize("method", ["pmr_vit", "cmfl_u_adapter"])
+def test_a_plain_vit_and_a_network_with_more_heads_are_refused_though_they_have_a_configuration(tree, tmp_path, method):
+    run = RunDirectory(tmp_path)
+    run_training(run, replace(small_run(), method=method, settings={}), machine_of(tree, threads=1, tensorboard=False))
+    with pytest.raises(RunDirectoryError, match=f"method {method} trains a network that live scorers do not know"):
+        export_epoch(run, 0)
+
+
 def test_a_run_that_was_given_fewer_modalities_is_not_for_live_scorers(simulated_run, tmp_path):
     config = replace(simulated_run.config(), inputs=InputChoice(modalities=(Modality.DEPTH,)))
     run = RunDirectory(shutil.copytree(simulated_run.path, tmp_path / "run"))
