@@ -15,6 +15,11 @@ from mmdg_model.training.methods.trained_network import TrainedNetwork
 from mmdg_model.training.step_gradients import assign_gradients
 
 
+def widened(value: Tensor) -> Tensor:
+    """At least float32: losses of half-precision outputs."""
+    return value.float() if value.dtype.itemsize < 4 else value
+
+
 class MeanLossMethod(TrainedNetwork, ABC):
     """One backward pass a batch; batches and processes are joined by their numbers of samples; one optimiser step.
 
@@ -63,4 +68,4 @@ class CrossEntropyMethod(MeanLossMethod):
     def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """CE of the network's logits, in float32 at least."""
         logits = self.logits(batch.planes, batch.present)
-        return {"cross_entropy": F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, batch.label)}
+        return {"cross_entropy": F.cross_entropy(widened(logits), batch.label)}

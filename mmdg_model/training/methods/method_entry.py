@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmdg_model.training.methods.contract import Method, MethodContext
@@ -22,6 +22,13 @@ class MethodEntry:
         build: from the context and those settings.
         fixed: settings that make this row this row; naming another value is refused.
         own_backbone: a convolutional network of its own, which takes nothing from a pretrained ViT: all of it trains.
+        batch_coupled: a term of the loss compares samples with each other, which it can only do within one part of one
+            process's batch. Then parts and processes are joined as the mean of *their* losses, weighted by their
+            numbers of samples: how a batch is split is part of the method. False: the update is that of one batch,
+            however it was split.
+        still: settings under which training draws nothing beside dropout, so that updates can be compared.
+        cross_entropy_alone: settings that leave the cross entropy on this row's network and none of its special terms;
+            empty where nothing does.
     """
 
     name: str
@@ -32,3 +39,6 @@ class MethodEntry:
     build: Callable[[MethodContext, Any], Method]
     fixed: Mapping[str, Any]
     own_backbone: bool = False
+    batch_coupled: bool = False
+    still: Mapping[str, Any] = field(default_factory=dict)
+    cross_entropy_alone: Mapping[str, Any] = field(default_factory=dict)

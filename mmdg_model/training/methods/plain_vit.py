@@ -54,32 +54,44 @@ class PlainViT(nn.Module):
         assert set(odd.missing_keys) <= unused, odd
 
 
-class EarlyFusionViT(nn.Module):
-    """Nine channels to three by a trained 1x1 convolution, one ViT, its class token to the head.
+class ModalityFusion(nn.Conv2d):
+    """Nine channels to three by a trained 1x1 convolution: how the paper feeds methods of one modality.
 
-    The convolution starts as the mean of the modalities, channel by channel, so that a pretrained ViT first sees an
-    image and not a random mixture.
+    It starts as the mean of the modalities, channel by channel, so that a pretrained network first sees an image and
+    not a random mixture.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
+        super().__init__(3 * len(MODALITIES), 3, kernel_size=1)
         self.config = config
-        self.fusion = nn.Conv2d(3 * len(MODALITIES), 3, kernel_size=1)
-        self.vit = PlainViT(config)
-        self.head = new_head(config.width)
         with torch.no_grad():
-            self.fusion.weight.copy_(torch.eye(3).repeat(1, len(MODALITIES))[:, :, None, None] / len(MODALITIES))
-            self.fusion.bias.zero_()  # type: ignore[union-attr]
+            self.weight.copy_(torch.eye(3).repeat(1, len(MODALITIES))[:, :, None, None] / len(MODALITIES))
+            self.bias.zero_()  # type: ignore[union-attr]
 
-    def forward(self, planes: Tensor, present_BM: Tensor) -> Tensor:
-        """`[b, 3, 3, S, S]`, `bool [b, 3]` to logits `[b, 2]`. An absent modality's channels are 0 with the encoding
-        `flag`, whatever the plane holds; with the others, planes are read as `inputs.prepare` has filled them.
+    def forward(self, planes: Tensor, present_BM: Tensor) -> Tensor:  # type: ignore[override]
+        """`[b, 3, 3, S, S]`, `bool [b, 3]` to one image `[b, 3, S, S]`. An absent modality's channels are 0 with the
+        encoding `flag`, whatever the plane holds; with the others, planes are read as `inputs.prepare` has filled them.
 
         Raises:
             ValueError: wrong shapes, or a row with no modality present.
         """
         seen, _ = read_planes(planes, present_BM, self.config)
-        class_BD, _ = self.vit(self.fusion(seen.flatten(1, 2)))
+        return super().forward(seen.flatten(1, 2))
+
+
+class EarlyFusionViT(nn.Module):
+    """Nine channels to three by a trained 1x1 convolution, one ViT, its class token to the head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion = ModalityFusion(config)
+        self.vit = PlainViT(config)
+        self.head = new_head(config.width)
+
+    def forward(self, planes: Tensor, present_BM: Tensor) -> Tensor:
+        """`[b, 3, 3, S, S]`, `bool [b, 3]` to logits `[b, 2]`; see `ModalityFusion` for absent modalities."""
+        class_BD, _ = self.vit(self.fusion(planes, present_BM))
         logits: Tensor = self.head(class_BD)
         return logits
 

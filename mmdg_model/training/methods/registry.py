@@ -9,11 +9,15 @@ import msgspec
 
 from mmdg_model.training.methods import (
     cmfl,
+    iadg,
     mm_cdcn,
     ogm_ge,
     pmr,
+    ssan,
+    ssdg,
     vit_ama,
     vit_cross,
+    vitaf,
     vp_fas,
 )
 from mmdg_model.training.methods.contract import Method, MethodContext, MethodError
@@ -63,6 +67,10 @@ METHODS: dict[str, MethodEntry] = _by_name(
     MethodEntry(name="vit_late_regrad", title="ViT, late fusion, ReGrad", summary="ReGrad on the plain ViT",
                 source="arXiv 2402.19298, Table 4, row ViT, ReGrad", settings=ViTLateSettings, build=build_vit_late,
                 fixed={"regrad": True}),
+    *ssdg.ROWS,
+    *ssan.ROWS,
+    *iadg.ROWS,
+    *vitaf.ROWS,
     *vit_cross.ROWS,
     *mm_cdcn.ROWS,
     *cmfl.ROWS,

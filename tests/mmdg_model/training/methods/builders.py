@@ -8,7 +8,7 @@ from mmdg_model.config import ModelConfig, TrainableParts
 from mmdg_model.inputs import InputSpecification
 from mmdg_model.training.compute import SingleProcess, require_finite_gradients
 from mmdg_model.training.methods.contract import MethodContext, OptimiserConfig, TrainingBatch
-from mmdg_model.training.methods.registry import build
+from mmdg_model.training.methods.registry import build, entry
 from mmdg_model.training.ssp_loss import DomainClasses
 from mmdg_model.weights.backbone import Backbone, BackboneConfig
 
@@ -51,13 +51,17 @@ def method(name, model=TOY, *, settings=None, **changes):
     return build(name, settings or {}, context(model, **changes))
 
 
-def precise(name, **changes):
-    """In float64, without draws, and lively: fresh adapters are silent, and modalities would not meet."""
-    found = method(name, **({"model": STILL, "optimiser": SGD} | changes))
-    generator = torch.Generator().manual_seed(11)
+def silence_dropout(found):
     for module in found.network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+
+
+def precise(name, **changes):
+    """In float64, without draws, and lively: fresh adapters are silent, and modalities would not meet."""
+    found = method(name, **({"model": STILL, "optimiser": SGD, "settings": dict(entry(name).still)} | changes))
+    generator = torch.Generator().manual_seed(11)
+    silence_dropout(found)
     with torch.no_grad():
         for key, parameter in found.network.named_parameters():
             if key.endswith("up.weight"):

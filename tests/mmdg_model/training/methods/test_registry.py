@@ -10,7 +10,9 @@ from mmdg_model.training.regrad import ReGradCases, ReGradTarget
 def test_the_tables_of_the_paper_have_their_rows():
     assert {"mmdg", "u_adapter_ssp", "u_adapter", "mmdg_conflicted_only", "mmdg_unconflicted_only",
             "mmdg_without_certainty", "mmdg_certainty_in_regrad_only", "mmdg_certainty_in_adapter_only", "vit_early",
-            "vit_late", "vit_late_regrad"} <= set(METHODS)
+            "vit_late", "vit_late_regrad", "vitaf"} <= set(METHODS)
+    assert {f"{method}{trunk}" for method in ("ssdg", "ssan", "iadg") for trunk in ("", "_vit", "_u_adapter")} <= set(
+        METHODS)
 
 
 @pytest.mark.parametrize("name", list(METHODS))
