@@ -1,9 +1,9 @@
 """The format of the audit log: JSON lines, each bound to the exact bytes of the one before. Pure.
 
 A line is one JSON object and a line feed. `previous` is the SHA-256 of the whole line before it, line feed included;
-`digest`, always last, is the SHA-256 of everything in the line before it, so that a change of the very last line is seen,
-too. Hashes alone show changes by whoever did not compute them anew; only the signature records, `log.signature`, hold
-against someone who may write the file and does not have the key.
+`digest`, always last, is the SHA-256 of everything in the line before it, so that a change of the very last line is
+seen, too. Hashes alone show changes by whoever did not compute them anew; only the signature records, `log.signature`,
+hold against someone who may write the file and does not have the key.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         sequence: from 0, without gaps, across all files of a log.
         previous: SHA-256 in hexadecimal of the line before, `GENESIS` for the first.
         kind: what is told, such as `session.decided`.
-        wall_clock: UTC in ISO 8601, a label. monotonic_ns: host `CLOCK_MONOTONIC`; boot_id: of the boot that it counts in.
+        wall_clock: UTC in ISO 8601, a label. monotonic_ns: host `CLOCK_MONOTONIC`; boot_id: of the boot that it counts
+            in.
         content: ids, codes, hashes and times; never pixels, embeddings, or scores of attempts that were not accepted.
     """
 

@@ -36,8 +36,8 @@ class AuditReport:
 
     Attributes:
         files: read, oldest first. records: whole ones. problems: none in an intact log.
-        first, last, head: sequence numbers, and the hash of the last line; keep the latter elsewhere to see a log that was
-            cut back to an earlier end.
+        first, last, head: sequence numbers, and the hash of the last line; keep the latter elsewhere to see a log that
+            was cut back to an earlier end.
         signed: records up to and including the last good signature; None = no key was given.
         closed: it ends as an engine that was stopped ends it. torn_bytes: behind the last whole line.
         in_use: a process writes it now.
@@ -159,11 +159,11 @@ def _judge_the_end(report: AuditReport, key: Ed25519PublicKey | None, sign_every
     if key is not None and not report.signed:
         tell("no record is signed by this key")
     elif key is not None and isinstance(sign_every, int) and (report.unsigned or 0) > sign_every + 1:
-        tell(f"{report.unsigned} records stand behind the last signature, there is one each {sign_every}: signatures are "
-             "missing")
+        tell(f"{report.unsigned} records stand behind the last signature, there is one each {sign_every}: signatures "
+             "are missing")
     if unanchored and anchor is not None:
-        tell(f"record {anchor[0]} with the hash {anchor[1][:16]}…, noted elsewhere, is not in it: the log was cut short or "
-             "written anew")
+        tell(f"record {anchor[0]} with the hash {anchor[1][:16]}…, noted elsewhere, is not in it: the log was cut "
+             "short or written anew")
 
 
 def records(path: Path) -> Iterator[AuditRecord]:

@@ -1,7 +1,7 @@
 """`AuditLog`: the one writer of an append-only, hash-chained log. The format: `pipeline.audit_chain`.
 
-A record is on the disk when `record` returns (`sync`), or nothing of it is: a write that fails is taken back. A log that
-cannot be continued is refused, never begun anew in the same place.
+A record is on the disk when `record` returns (`sync`), or nothing of it is: a write that fails is taken back. A log
+that cannot be continued is refused, never begun anew in the same place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pipeline import audit_chain
 from pipeline.audit_chain import GENESIS, AuditRecord, ChainError
 from pipeline.ed25519_files import key_id
 
-#: `always`: each record is flushed to the disk before `record` returns; `decisions`: those that the caller calls urgent.
+#: `always`: each record is flushed to the disk before `record` returns; `decisions`: those that the caller calls
+#: urgent.
 SyncPolicy = Literal["always", "decisions", "never"]
 
 
@@ -84,13 +85,17 @@ class AuditLog:
         self._label, self._monotonic_ns, self._boot_id = label, monotonic_ns, boot_id()
         self._file: int | None = None
         self._lock: int | None = None
+        self._sequence, self._previous = 0, GENESIS  # of the next record
+        self._size, self._first, self._signed_next = 0, 0, 0  # of the current file; behind the last signature
+        self._good = (0, 0, GENESIS, 0)  # what holds whatever fails next
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._take_lock()
             torn, closed = self._resume()
         except OSError as error:
             self._release()
-            raise AuditError(f"{path}: {error.strerror}; the audit log needs a folder that this user can write") from error
+            raise AuditError(f"{path}: {error.strerror}; the audit log needs a folder that this user can "
+                             "write") from error
         except BaseException:
             self._release()
             raise
@@ -199,8 +204,8 @@ class AuditLog:
         if self._file is not None:
             self._size = size
             try:
-                if os.fstat(self._file).st_size > size:  # never longer: that would fill a cut by someone else with zeros
-                    os.ftruncate(self._file, size)
+                if os.fstat(self._file).st_size > size:  # never longer: that would fill a cut by someone else with
+                    zeros os.ftruncate(self._file, size)
             except OSError:
                 os.close(self._file)
                 self._file = None
@@ -240,13 +245,12 @@ class AuditLog:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock)
-            raise AuditError(f"{self.path}: another process writes this log ({self.path}.lock is held); stop it, or name "
-                             "another path under audit.path") from None
+            raise AuditError(f"{self.path}: another process writes this log ({self.path}.lock is held); stop it, or "
+                             "name another path under audit.path") from None
         self._lock = lock
 
     def _resume(self) -> tuple[bytes, bool]:
         """Continue where the log ends: the torn bytes behind its last whole line, and whether it had been closed."""
-        self._sequence, self._previous, self._size, self._first, self._signed_next = 0, GENESIS, 0, 0, 0
         files = segments(self.path)
         rotated = [file for file in files if file != self.path]
         last_kind = audit_chain.CLOSED  # of the last record that is no signature
@@ -254,7 +258,8 @@ class AuditLog:
             if rotated:
                 line = last_line(rotated[-1])
                 record = audit_chain.decode_line(line)
-                self._sequence, self._previous, last_kind = record.sequence + 1, audit_chain.line_hash(line), record.kind
+                self._sequence, self._previous, last_kind = record.sequence + 1, audit_chain.line_hash(line),
+                record.kind
             self._first = self._signed_next = self._sequence
             blob = self.path.read_bytes() if self.path in files else b""
             whole = blob[:blob.rfind(b"\n") + 1]
@@ -267,8 +272,8 @@ class AuditLog:
                 else:
                     last_kind = record.kind
         except ChainError as error:
-            raise AuditError(f"{self.path}: record {self._sequence}: {error}. Run `mmdg audit verify {self.path}`, move its "
-                             "files to a safe place and start again: a new log begins") from error
+            raise AuditError(f"{self.path}: record {self._sequence}: {error}. Run `mmdg audit verify {self.path}`, "
+                             "move its files to a safe place and start again: a new log begins") from error
         self._size = len(whole)
         torn = blob[len(whole):]
         self._open_file()

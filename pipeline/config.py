@@ -12,8 +12,11 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from pipeline.audit_log import SyncPolicy
+from pipeline.lockout import LockoutLimits
 from pipeline.policy import Policy, PolicyError
 from pipeline.security import Role, RoleMap
+from pipeline.session_guards import AuditSettings
 
 PositiveMs = Annotated[float, Meta(gt=0)]
 
@@ -27,12 +30,17 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CameraConfig(_Section, frozen=True, kw_only=True):
-    """One camera. spec: as for `--camera`. pace: `lockstep` only for recorded and simulated sources."""
+    """One camera. spec: as for `--camera`. pace: `lockstep` only for recorded and simulated sources.
+
+    serial, rig_sha256: of the only camera that may stand there, and of its calibration; None = any.
+    """
 
     spec: Annotated[str, Meta(min_length=1)]
     name: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")] = "camera"
     pace: Literal["realtime", "lockstep"] = "realtime"
     seed: Annotated[int, Meta(ge=0)] = 0
+    serial: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    rig_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
 
 
 class DetectionConfig(_Section, frozen=True, kw_only=True):
@@ -101,6 +109,51 @@ class KioskConfig(_Section, frozen=True, kw_only=True):
                        gids={gid: Role[name.upper()] for gid, name in self.groups.items()})
 
 
+class AuditConfig(_Section, frozen=True, kw_only=True):
+    """The audit log (docs/audit.md).
+
+    path: of its current file, `*.jsonl`; None = none is kept. max_bytes: then the file is rotated. sync: which records
+    are flushed to the disk before anybody is told. signing_key: file of an Ed25519 private key; sign_every: records.
+    """
+
+    path: Annotated[str, Meta(pattern=r"\.jsonl$")] | None = None
+    max_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 2**20
+    sync: SyncPolicy = "decisions"
+    signing_key: str | None = None
+    sign_every: Annotated[int, Meta(ge=1, le=100_000)] = 256
+
+    @property
+    def settings(self) -> AuditSettings | None:
+        """The same for the decision stage."""
+        if self.path is None:
+            return None
+        return AuditSettings(path=Path(self.path), max_bytes=self.max_bytes, sync=self.sync, sign_every=self.sign_every,
+                             signing_key=None if self.signing_key is None else Path(self.signing_key))
+
+
+class LockoutConfig(LockoutLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of the lock-out. path: keeps it across restarts; None = it lasts as long as the engine runs."""
+
+    path: str | None = None
+
+    @property
+    def limits(self) -> LockoutLimits:
+        """Without the path."""
+        return LockoutLimits(**{key: getattr(self, key) for key in LockoutLimits.__struct_fields__})
+
+
+class ManifestConfig(_Section, frozen=True, kw_only=True):
+    """The signed release manifest (docs/audit.md).
+
+    path: of the manifest, its signature beside it with `.signature`; None = none is asked for. public_key: the only key
+    whose signature counts. files: by role, further files that the manifest must name, such as `calibration`.
+    """
+
+    path: str | None = None
+    public_key: str | None = None
+    files: dict[str, str] = {}
+
+
 class Settings(_Section, frozen=True, kw_only=True):
     """Everything `mmdg-live` runs with."""
 
@@ -112,6 +165,9 @@ class Settings(_Section, frozen=True, kw_only=True):
     policy: Policy = Policy()
     kiosk: KioskConfig = KioskConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
+    audit: AuditConfig = AuditConfig()
+    lockout: LockoutConfig = LockoutConfig()
+    manifest: ManifestConfig = ManifestConfig()
     runtime_dir: str | None = None
 
 
@@ -160,6 +216,9 @@ def settings_from(raw: Any, place: str) -> Settings:
         located = re.search(r"at `([^`]+)`", text)
         value = f" (it is {_at(raw, located[1])!r})" if located else ""
         raise ConfigError(f"{place}: {text}{value}") from error
+    if (settings.manifest.path is None) != (settings.manifest.public_key is None):
+        raise ConfigError(f"{place}: $.manifest needs both path ({settings.manifest.path!r}) and public_key "
+                          f"({settings.manifest.public_key!r}): a manifest counts for the key that signed it")
     names = [camera.name for camera in settings.cameras]
     if len(set(names)) != len(names):
         raise ConfigError(f"{place}: two cameras share a name at $.cameras: {names}; give each its own 'name'")

@@ -34,8 +34,8 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}; name an Ed25519 key file") from error
     if len(blob) > _LARGEST_BYTES:
-        raise KeyFileError(f"{path}: more than {_LARGEST_BYTES} bytes is no Ed25519 key; name a PEM file, or 32 bytes in "
-                           "hexadecimal or base64")
+        raise KeyFileError(f"{path}: more than {_LARGEST_BYTES} bytes is no Ed25519 key; name a PEM file, or 32 "
+                           "bytes in hexadecimal or base64")
     return blob
 
 

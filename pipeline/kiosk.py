@@ -22,9 +22,12 @@ from pipeline.decision import (
     DecisionEngine,
     Event,
     GuidanceChanged,
+    LockedOut,
     NoCamera,
     NotReady,
     PhaseChanged,
+    RateLimited,
+    SecurityAlert,
     SessionEnded,
     SessionRequest,
     SessionStarted,
@@ -43,7 +46,8 @@ MAX_CLIENTS = 64
 #: Sessions that have ended are remembered so that their decision can be read again, or is said to have expired.
 MAX_ENDED = 256
 
-_CANNOT_BEGIN = {Busy: "busy", NoCamera: "no_camera", NotReady: "not_ready", UnknownPolicy: "unknown_policy"}
+_CANNOT_BEGIN = {Busy: "busy", NoCamera: "no_camera", NotReady: "not_ready", UnknownPolicy: "unknown_policy",
+                 LockedOut: "locked_out", RateLimited: "rate_limited"}  # any other: not_ready
 
 
 def wall_clock_label() -> str:
@@ -293,4 +297,4 @@ def _session_of(event: Event) -> str:
         return event.request.session_id
     if isinstance(event, Decided):
         return event.record.session_id
-    return event.session_id
+    return "" if isinstance(event, SecurityAlert) else event.session_id

@@ -71,6 +71,7 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation"):
         bundle_sent: a bundle of this sequence went to the hub (in lock-step: a score will follow).
         modalities: planes present in the set (`rgb`, `depth`, `infrared`).
         counters: the camera's cumulative drop counters by cause.
+        integrity: what no honest stream does, as codes of `pipeline.stream_integrity`; any of them ends a session.
     """
 
     camera: Name
@@ -89,6 +90,7 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation"):
     counters: dict[str, int]
     lockstep: bool = False
     simulated: bool = False
+    integrity: list[str] = []
 
 
 class CameraEnded(Message, frozen=True, kw_only=True, tag="camera_ended"):

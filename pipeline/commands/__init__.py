@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pipeline.commands import (
+    audit,
     benchmark,
     data,
     demo,
@@ -35,7 +36,7 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (benchmark, data, demo, doctor, evaluate, explain, export, kiosk, pretrain,
+for _command in (audit, benchmark, data, demo, doctor, evaluate, explain, export, kiosk, pretrain,
                  record, report, sensitivity, sessions, simulate, train, weights):
     _command.register(app)
 

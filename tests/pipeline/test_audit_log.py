@@ -198,6 +198,11 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     monkeypatch.setattr(audit_log.os, "write", limited)
 
 
+def fill(log: AuditLog) -> None:
+    for _ in range(9):
+        log.record("session.begun", {"session_id": "lost"})
+
+
 @pytest.mark.parametrize("room", [0, 1, 100, 400])
 def test_a_full_disk_leaves_a_whole_log_and_the_gap_is_told(tmp_path: Path, room: int) -> None:
     path = tmp_path / "audit.jsonl"
@@ -208,8 +213,7 @@ def test_a_full_disk_leaves_a_whole_log_and_the_gap_is_told(tmp_path: Path, room
             full_disk(patch, room)
             for _ in range(3):
                 with pytest.raises(AuditError, match="No space left on device"):
-                    for _ in range(9):
-                        log.record("session.begun", {"session_id": "lost"})
+                    fill(log)
         assert path.read_bytes().startswith(whole)
         assert verify(path).problems == []
         log.record("session.begun", {"session_id": "after"})
@@ -256,7 +260,7 @@ def test_a_log_cannot_be_written_after_it_was_closed(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(AuditError, match="file/audit.jsonl"):
+    with pytest.raises(AuditError, match=r"file/audit\.jsonl"):
         opened(tmp_path / "file" / "audit.jsonl")
 
 
