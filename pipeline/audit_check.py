@@ -106,7 +106,8 @@ def verify(path: Path, *, key: Ed25519PublicKey | None = None, partial: bool = F
         AuditError: there is no such log, or it cannot be read.
     """
     files = _files_of(path)
-    report = AuditReport(files=[file.name for file in files], signed=None if key is None else 0, in_use=_is_locked(path))
+    report = AuditReport(files=[file.name for file in files], signed=None if key is None else 0,
+                         in_use=_is_locked(path))
     sequence, previous, anchored, sign_every = 0, GENESIS, False, None
     try:
         for file in files:

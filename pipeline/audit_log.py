@@ -101,7 +101,8 @@ class AuditLog:
             raise
         try:
             if torn:
-                self.record(audit_chain.RECOVERED, {"torn_bytes": len(torn), "torn_sha256": audit_chain.line_hash(torn)})
+                self.record(audit_chain.RECOVERED, {"torn_bytes": len(torn),
+                                                    "torn_sha256": audit_chain.line_hash(torn)})
             self.record(audit_chain.OPENED, {
                 "previous_run_closed": closed, "sign_every": sign_every if signing_key else None,
                 "key_id": key_id(signing_key.public_key()) if signing_key else None}, urgent=True)
@@ -204,8 +205,9 @@ class AuditLog:
         if self._file is not None:
             self._size = size
             try:
-                if os.fstat(self._file).st_size > size:  # never longer: that would fill a cut by someone else with
-                    zeros os.ftruncate(self._file, size)
+                # Never make it longer: that would fill a cut by someone else with zeros.
+                if os.fstat(self._file).st_size > size:
+                    os.ftruncate(self._file, size)
             except OSError:
                 os.close(self._file)
                 self._file = None
@@ -258,8 +260,8 @@ class AuditLog:
             if rotated:
                 line = last_line(rotated[-1])
                 record = audit_chain.decode_line(line)
-                self._sequence, self._previous, last_kind = record.sequence + 1, audit_chain.line_hash(line),
-                record.kind
+                self._sequence, self._previous = record.sequence + 1, audit_chain.line_hash(line)
+                last_kind = record.kind
             self._first = self._signed_next = self._sequence
             blob = self.path.read_bytes() if self.path in files else b""
             whole = blob[:blob.rfind(b"\n") + 1]

@@ -283,8 +283,8 @@ def report_of(event: Event, *, with_evidence: bool) -> dict[str, object]:
         case GuidanceChanged(session_id=session_id, code=code):
             return {"type": "guidance", "session_id": session_id, "code": code}
         case SecurityAlert(code=code, camera=camera, session_id=session_id, detail=detail):
-            return {"type": "security.alert", "code": code, "camera": camera, "session_id": session_id, "detail":
-            detail}
+            return {"type": "security.alert", "code": code, "camera": camera, "session_id": session_id,
+                    "detail": detail}
         case SessionEnded(session_id=session_id, reason=reason):
             return {"type": "session.ended", "session_id": session_id, "reason": reason}
         case Decided(record=record):

@@ -157,7 +157,11 @@ class SessionGuards:
         self._refusals: dict[tuple[str, Reason], tuple[int | None, int]] = {}  # when last told, how many since
 
     def started(self, content: Mapping[str, Any], now_ns: int) -> None:
-        """The engine starts: build, policies, hashes. Raises `AuditError`: an engine that cannot say so does not run."""
+        """The engine starts: build, policies, hashes.
+
+        Raises:
+            AuditError: an engine that cannot record its start does not run.
+        """
         if self.audit is not None:
             self.audit.record("engine.started", dict(content), urgent=True)
         if self.lockout is not None and self.lockout.file is not None:

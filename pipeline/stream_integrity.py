@@ -26,8 +26,8 @@ _REASONS = {"frozen": Reason.STREAM_REPEATED, "repeated": Reason.STREAM_REPEATED
             "camera": Reason.CAMERA_CHANGED}
 
 _NS_PER_MS = 1_000_000
-#: A clock that runs ahead is looked for between now and what was measured in at least so many seconds, so long ago.
-_LEAD_SECONDS, _LEAD_AFTER_S = 2, 3
+#: A clock that runs ahead is looked for between now and the oldest so many seconds of the window, at least so long ago.
+_LEAD_SECONDS, _LEAD_AFTER_S = 3, 2
 
 
 def reason_of(codes: Iterable[str]) -> Reason:
@@ -112,7 +112,7 @@ class StreamIntegrity:
         return codes
 
     def _picture(self, sensor: _Sensor, pixels: Pixels) -> str | None:
-        """Hash each fourth row: a repeated plane repeats there, and a quarter of the bytes costs a quarter of the time."""
+        """Hash each fourth row: a repeated plane repeats there, too, and it costs a quarter of the time."""
         if not _textured(pixels, self.limits.least_texture):
             sensor.last_hash = None
             return None
@@ -159,7 +159,7 @@ class StreamIntegrity:
         past_ns = [least for at, least in offsets if second - at > _LEAD_AFTER_S]
         wrong = bool(all_ns) and offset_ns - min(all_ns) > self.limits.lag_ms * _NS_PER_MS
         if len(past_ns) >= _LEAD_SECONDS:
-            wrong |= min(past_ns) - offset_ns > self.limits.lead_ms * _NS_PER_MS
+            wrong |= min(past_ns[:_LEAD_SECONDS]) - offset_ns > self.limits.lead_ms * _NS_PER_MS
         if offsets and offsets[-1][0] == second:
             offsets[-1] = (second, min(offsets[-1][1], offset_ns))
         else:

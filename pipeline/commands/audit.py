@@ -36,12 +36,10 @@ def _fail(message: object, code: int = EXIT_USAGE) -> typer.Exit:
                                 "was killed, or the end was cut off.")
 def verify_log(
     path: LogPath,
-    public_key: Annotated[Path | None, typer.Option(help="Check signatures by this Ed25519 key, and demand them.")] =
-        None,
+    public_key: Annotated[Path | None, typer.Option(help="Demand signatures by this Ed25519 key.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="The oldest files were archived.")] = False,
     anchor: Annotated[str | None, typer.Option(
-        help="SEQUENCE:HASH that was noted elsewhere, as this command prints it: shows a log that was cut back.")] =
-        None,
+        help="SEQUENCE:HASH noted elsewhere, as this command prints it: shows a log that was cut back.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every record of every file: changes, gaps, repetitions, another order, and its end."""
@@ -136,8 +134,9 @@ def show_locks(path: StatePath = None, config: StateConfig = None, as_json: AsJs
     except LockoutFileError as error:
         raise _fail(error, EXIT_BAD) from None
     locked = locked_cameras(state.cameras, now_ns)
-    cameras: dict[str, Any] = {name: {"locked_s": round(locked.get(name, 0.0)), "locks": camera.locks,
-                                      "attacks_counted": len(camera.attacks_ns)} for name, camera in state.cameras.items()}
+    cameras: dict[str, Any] = {
+        name: {"locked_s": round(locked.get(name, 0.0)), "locks": camera.locks,
+               "attacks_counted": len(camera.attacks_ns)} for name, camera in state.cameras.items()}
     if as_json:
         typer.echo(json.dumps(cameras))
     for name, about in sorted(cameras.items()) if not as_json else ():
@@ -150,9 +149,9 @@ def show_locks(path: StatePath = None, config: StateConfig = None, as_json: AsJs
 @lockout.command("clear")
 def clear_locks(path: StatePath = None, config: StateConfig = None,
                 camera: Annotated[str | None, typer.Option(help="Name of the camera.")] = None,
-                every: Annotated[bool, typer.Option("--all", help="Every camera; also replaces a damaged state.")] =
-                False, ) -> None:
-    """Forget what is held against a camera. The engine notices before the next session; its audit log tells who did it."""
+                every: Annotated[bool, typer.Option("--all", help="All; replaces a damaged state, too.")] = False,
+                ) -> None:
+    """Forget what is held against a camera. The engine notices before the next session; its audit log tells who."""
     from pipeline.audit_log import wall_clock_label
     from pipeline.lockout import LockoutFileError
     from pipeline.session_guards import clear_lockout
@@ -208,8 +207,7 @@ def sign_release(
     key: Annotated[Path, typer.Option(help="Ed25519 private key, mode 600.")],
     out: Annotated[Path, typer.Option(help="The manifest to write; its signature goes to OUT.signature.")],
     model: Annotated[Path | None, typer.Option(help="Checkpoint or exported model, as for mmdg-live.")] = None,
-    open_cameras: Annotated[bool, typer.Option("--open-cameras", help="Pin the cameras that are plugged in now.")] =
-        False,
+    open_cameras: Annotated[bool, typer.Option("--open-cameras", help="Pin the cameras plugged in now.")] = False,
 ) -> None:
     """Hash everything that a configuration runs with, and sign the list."""
     from pipeline.audit_log import wall_clock_label
@@ -219,7 +217,8 @@ def sign_release(
     settings, weights = _settings_and_weights(config, model)
     try:
         private = load_private_key(key)
-        sign(measure(settings, weights, cameras=_pins(settings, open_cameras), created=wall_clock_label()), out, private)
+        pins = _pins(settings, open_cameras)
+        sign(measure(settings, weights, cameras=pins, created=wall_clock_label()), out, private)
     except (KeyFileError, ManifestError, OSError) as error:
         raise _fail(error) from None
     typer.echo(f"{out} signed by key {key_id(private.public_key())}")
@@ -230,7 +229,7 @@ def verify_release(
     config: ConfigPath,
     model: Annotated[Path | None, typer.Option(help="Checkpoint or exported model, as for mmdg-live.")] = None,
 ) -> None:
-    """Compare what a configuration runs with with its signed manifest. Cameras are compared when the engine opens them."""
+    """Compare a configuration with its signed manifest. Cameras are compared when the engine opens them."""
     from pipeline.ed25519_files import KeyFileError, load_public_key
     from pipeline.release_manifest import ManifestError, pinned_settings
 
