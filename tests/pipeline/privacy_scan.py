@@ -1,6 +1,6 @@
 """Looks for images and embeddings in what a run wrote and sent.
 
-The rule is strict on purpose: whatever leaves the engine is text without long encoded runs or lists of numbers. Hashes (64
+The rule is strict: whatever leaves the engine is text without long encoded runs or lists of numbers. Hashes (64
 hexadecimal digits), signatures (88 characters of base64) and ids are the longest runs that belong there.
 """
 

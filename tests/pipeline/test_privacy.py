@@ -1,7 +1,7 @@
 """By default nothing that leaves the engine holds an image or an embedding: files, kiosk messages, reports and logs.
 
-The internal sockets carry face crops from the camera to the network, in a private folder (mode 700), and are not looked at.
-The camera is a recording of a simulation, so that every pixel that was seen is known.
+The internal sockets carry face crops from the camera to the network, in a private folder (mode 700), and are not
+looked at. The camera is a recording of a simulation, so that every pixel that was seen is known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ SETS, RATE = 30, 5
 
 
 def recorded(path: Path) -> Path:
-    with SimulatedCamera("bona_fide", seed=5, pace=Pace.LOCKSTEP, frames=SETS, size=(320, 240), frame_rate=RATE) as camera, \
+    with SimulatedCamera("bona_fide", seed=5, pace=Pace.LOCKSTEP, frames=SETS, size=(320, 240),
+                         frame_rate=RATE) as camera, \
             RecordingWriter(path, camera.describe()) as writer:
         for _ in range(SETS):
             writer.write(camera.read(1.0))
@@ -125,7 +126,8 @@ def test_a_session_leaves_no_picture_and_no_embedding_anywhere(tmp_path_factory:
     folder.chmod(0o700)
     session_file = recorded(elsewhere / "session.mcap")
     known = shingles(seen_planes(session_file))
-    homes = {name: folder / name.lower()[-8:] for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME")}
+    names = ("HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+    homes = {name: folder / name.lower()[-8:] for name in names}
     homes["TMPDIR"] = open_folder  # the start-up self-test connects as a foreign user there
     for variable, place in homes.items():
         place.mkdir(exist_ok=True, mode=0o700)

@@ -27,6 +27,7 @@ from tests.mmdg_model.builders import MICRO
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32))
+BOTH = "%s: signed is [0-9a-f]{64}, found is [0-9a-f]{64}"
 PINS = {"door": PinnedCamera(serial="sim-1", rig_sha256="ab" * 32)}
 
 
@@ -67,7 +68,8 @@ def test_the_signed_release_runs_with_everything_pinned(release: Path, weights: 
     ({"policy": {"apcer_max": 0.4}}, r"policy 'default': signed is [0-9a-f]{64}, found is [0-9a-f]{64}"),
     ({"policy": {"name": "other"}}, r"policy 'other': signed is nothing, found is [0-9a-f]{64}"),
     ({"cameras": [{"spec": "simulated", "name": "back"}]}, "camera 'back': only configured"),
-    ({"cameras": [{"spec": "simulated", "name": "door", "serial": "sim-2"}]}, "serial: signed is sim-1, configured is sim-2"),
+    ({"cameras": [{"spec": "simulated", "name": "door", "serial": "sim-2"}]},
+     "serial: signed is sim-1, configured is sim-2"),
     ({"inference": {"sha256": "0" * 64}}, r"inference\.sha256: signed is [0-9a-f]{64}, configured is 0{64}"),
 ])
 def test_another_configuration_is_refused(release: Path, weights: Path, changes: dict[str, Any], words: str) -> None:
@@ -77,7 +79,7 @@ def test_another_configuration_is_refused(release: Path, weights: Path, changes:
 
 def test_another_file_is_refused_by_name_and_both_hashes(release: Path, weights: Path) -> None:
     (release / "calibration.json").write_text("{ }")
-    with pytest.raises(ManifestError, match=r"calibration calibration\.json: signed is [0-9a-f]{64}, found is [0-9a-f]{64}"):
+    with pytest.raises(ManifestError, match=BOTH % r"calibration calibration\.json"):
         pinned_settings(configured(release), weights, KEY.public_key())
     (release / "calibration.json").unlink()
     settings = load_settings(release / "live.yaml")
@@ -88,7 +90,7 @@ def test_another_file_is_refused_by_name_and_both_hashes(release: Path, weights:
 def test_other_weights_are_refused(release: Path, tmp_path: Path, weights: Path) -> None:
     changed = tmp_path / "model.safetensors"
     changed.write_bytes(weights.read_bytes()[:-1] + b"\x55")
-    with pytest.raises(ManifestError, match=r"weights model\.safetensors: signed is [0-9a-f]{64}, found is [0-9a-f]{64}"):
+    with pytest.raises(ManifestError, match=BOTH % r"weights model\.safetensors"):
         pinned_settings(configured(release), changed, KEY.public_key())
     changed.write_bytes(b"nothing")
     with pytest.raises(ManifestError, match="no checkpoint"):
@@ -174,7 +176,8 @@ def test_keys_are_read_in_every_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    (b"", "32"), (b"x" * 5000, "4096"), (b"\xff\xfe", "no Ed25519 key"), (b"-----BEGIN PRIVATE KEY-----\nAA\n", "no usable"),
+    (b"", "32"), (b"x" * 5000, "4096"), (b"\xff\xfe", "no Ed25519 key"),
+    (b"-----BEGIN PRIVATE KEY-----\nAA\n", "no usable"),
     (b"00" * 31, "32"),
 ])
 def test_what_is_no_key_is_refused(tmp_path: Path, content: bytes, words: str) -> None:

@@ -129,7 +129,11 @@ def test_another_camera_is_seen() -> None:
     assert watched([frames(0), frames(1, source="two")]) == [[], ["camera_serial"]]
 
 
-def clocked(stamp: Callable[[float], float], seconds: float, late: Callable[[int], float] = lambda _: 0.005) -> list[str]:
+def in_time(_: int) -> float:
+    return 0.005
+
+
+def clocked(stamp: Callable[[float], float], seconds: float, late: Callable[[int], float] = in_time) -> list[str]:
     """The codes over a stream whose sensor clock shows `stamp(true time)`."""
     def one(index: int) -> FrameSet:
         now_s = index * 0.1
