@@ -35,6 +35,7 @@ from pipeline.config import CameraConfig, CropConfig, DetectionConfig
 from pipeline.messages import CameraEnded, MessageError, Observation, ObservationAck, ObservedFace
 from pipeline.policy import Policy
 from pipeline.stage_context import StageContext
+from pipeline.stream_integrity import StreamIntegrity
 
 READ_TIMEOUT_S = 0.2
 #: In lock-step a camera waits for the score of each set; a crashed worker is answered by the decision process before.
@@ -79,11 +80,13 @@ class CameraStep:
         self.finder = FaceFinder(detector, tracking=TrackerSettings(
             lost_after_ms=max(TrackerSettings().lost_after_ms, Policy().stall_frame_periods * period_ms)))
         self.aligner = FaceAligner(description.rig, crop)
+        self.integrity = StreamIntegrity(description.serial, period_ms)
         self._subject: int | None = None
 
     def step(self, frame_set: FrameSet, counters: dict[str, int]) -> CameraStepResult:
         """Detect, track, align and pack one set."""
         stamps = {"arrival": self.monotonic_ns() if self.lockstep else frame_set.arrival_ns}
+        suspicious = self.integrity.step(frame_set)
         infrared = frame_set.infrared.pixels if frame_set.infrared is not None else None
         finding = self.finder.step(cast("NDArray[np.uint8]", frame_set.colour.pixels), infrared,
                                    frame_set.arrival_ns)
@@ -116,8 +119,25 @@ class CameraStep:
             modalities=["rgb", *(name for name, frame in (("depth", frame_set.depth), ("infrared", frame_set.infrared))
                                  if frame is not None)],
             counters=counters, lockstep=self.lockstep, simulated=self.description.simulated,
-            camera_kind=self.description.camera_kind)
+            camera_kind=self.description.camera_kind, integrity=suspicious)
         return CameraStepResult(observation, bundle, crop)
+
+
+class CameraNotPinned(CameraError):  # noqa: N818 - what it is, as `NoDevice`
+    """Another camera, or one with another calibration, stands where the configuration pins one."""
+
+
+def check_pins(config: CameraConfig, description: CameraDescription) -> None:
+    """Compare an opened camera with what is pinned.
+
+    Raises:
+        CameraNotPinned: names both.
+    """
+    for what, wanted, found in (("serial", config.serial, description.serial),
+                                ("rig_sha256", config.rig_sha256, description.rig.hash)):
+        if wanted is not None and wanted != found:
+            raise CameraNotPinned(f"camera {config.name!r}: {what} is {found!r}, pinned is {wanted!r}; put the right "
+                                  "camera in its place, or calibrate and sign anew (docs/configuration.md)")
 
 
 def open_step(name: str, settings: CameraStageSettings) -> tuple[Camera, CameraStep, Detector]:
@@ -133,6 +153,7 @@ def open_step(name: str, settings: CameraStageSettings) -> tuple[Camera, CameraS
     camera = make_camera(settings.camera.spec, pace=pace, seed=settings.camera.seed)
     description = camera.open()
     try:
+        check_pins(settings.camera, description)
         detector = BlazeFaceDetector(min_score=settings.detection.min_score)
     except BaseException:
         camera.close()
@@ -154,7 +175,8 @@ def run(name: str, endpoints: Endpoints, settings: CameraStageSettings) -> None:
             camera, step, detector = open_step(settings.camera.name, settings)
         except (CameraError, DetectorError) as error:
             fatal = {NoDeviceError: "no_device", CorruptStreamError: "corrupt_stream",
-                     DetectorError: "no_face_model"}.get(type(error), "camera_failed")
+                     CameraNotPinned: "release_refused", DetectorError: "no_face_model"}.get(type(error), ""
+                                                                                                          "camera_failed")
             context.progress("failed", 0, detail={"error": str(error), "fatal": fatal})
             return
         try:
@@ -170,7 +192,8 @@ def _serve(context: StageContext, camera: Camera, step: CameraStep) -> None:
     # `immediate`: nothing is queued for a hub that is not there, so a restarted hub never sees old frames.
     hub = context.sockets.open(DEALER, context.endpoints.bundles, bind=False, high_water_mark=2, immediate=1)
     decision = context.sockets.open(DEALER, context.endpoints.observations, bind=False)
-    detail = {"serial": step.description.serial, "kind": step.description.kind, **step.description.details}
+    detail = {"serial": step.description.serial, "kind": step.description.kind,
+              "rig_hash": step.description.rig.hash, **step.description.details}
     context.progress("ready", 0, detail=detail)
     reason, explanation, sequence, stamp_ns = "stopped", "", 0, time.monotonic_ns()
     while not context.stop_requested:

@@ -14,10 +14,13 @@ from msgspec import Meta
 
 from calibration.operating_point_file import OperatingPointFile, read_operating_point_file
 from mmdg_model.stored_inputs import stored_model_hash
+from pipeline.audit_log import SyncPolicy
 from pipeline.kiosk_endpoint import EndpointError, parse_endpoint
 from pipeline.kiosk_sockets import TransportSettings
+from pipeline.lockout import LockoutLimits
 from pipeline.policy import Policy, PolicyError
 from pipeline.security import Role, RoleMap
+from pipeline.session_guards import AuditSettings
 
 PositiveMs = Annotated[float, Meta(gt=0)]
 
@@ -31,12 +34,17 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CameraConfig(_Section, frozen=True, kw_only=True):
-    """One camera. spec: as for `--camera`. pace: `lockstep` only for recorded and simulated sources."""
+    """One camera. spec: as for `--camera`. pace: `lockstep` only for recorded and simulated sources.
+
+    serial, rig_sha256: of the only camera that may stand there, and of its calibration; None = any.
+    """
 
     spec: Annotated[str, Meta(min_length=1)]
     name: Annotated[str, Meta(pattern="^[a-z0-9_-]{1,32}$")] = "camera"
     pace: Literal["realtime", "lockstep"] = "realtime"
     seed: Annotated[int, Meta(ge=0)] = 0
+    serial: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    rig_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
 
 
 class DetectionConfig(_Section, frozen=True, kw_only=True):
@@ -136,6 +144,51 @@ class KioskConfig(_Section, frozen=True, kw_only=True):
                        gids={gid: Role[name.upper()] for gid, name in self.groups.items()})
 
 
+class AuditConfig(_Section, frozen=True, kw_only=True):
+    """The audit log (docs/audit.md).
+
+    path: of its current file, `*.jsonl`; None = none is kept. max_bytes: then the file is rotated. sync: which records
+    are flushed to the disk before anybody is told. signing_key: file of an Ed25519 private key; sign_every: records.
+    """
+
+    path: Annotated[str, Meta(pattern=r"\.jsonl$")] | None = None
+    max_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 2**20
+    sync: SyncPolicy = "decisions"
+    signing_key: str | None = None
+    sign_every: Annotated[int, Meta(ge=1, le=100_000)] = 256
+
+    @property
+    def settings(self) -> AuditSettings | None:
+        """The same for the decision stage."""
+        if self.path is None:
+            return None
+        return AuditSettings(path=Path(self.path), max_bytes=self.max_bytes, sync=self.sync, sign_every=self.sign_every,
+                             signing_key=None if self.signing_key is None else Path(self.signing_key))
+
+
+class LockoutConfig(LockoutLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of the lock-out. path: keeps it across restarts; None = it lasts as long as the engine runs."""
+
+    path: str | None = None
+
+    @property
+    def limits(self) -> LockoutLimits:
+        """Without the path."""
+        return LockoutLimits(**{key: getattr(self, key) for key in LockoutLimits.__struct_fields__})
+
+
+class ManifestConfig(_Section, frozen=True, kw_only=True):
+    """The signed release manifest (docs/audit.md).
+
+    path: of the manifest, its signature beside it with `.signature`; None = none is asked for. public_key: the only key
+    whose signature counts. files: by role, further files that the manifest must name, such as `calibration`.
+    """
+
+    path: str | None = None
+    public_key: str | None = None
+    files: dict[str, str] = {}
+
+
 class Settings(_Section, frozen=True, kw_only=True):
     """Everything `mmdg-live` runs with.
 
@@ -153,6 +206,9 @@ class Settings(_Section, frozen=True, kw_only=True):
     compiled_policy: Annotated[str, Meta(min_length=1)] | None = None
     kiosk: KioskConfig = KioskConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
+    audit: AuditConfig = AuditConfig()
+    lockout: LockoutConfig = LockoutConfig()
+    manifest: ManifestConfig = ManifestConfig()
     runtime_dir: str | None = None
     calibration: Annotated[str, Meta(min_length=1)] | None = None
 
@@ -208,6 +264,9 @@ def settings_from(raw: Any, place: str) -> Settings:
     if settings.policy.threshold_id is not None:
         raise ConfigError(f"{place}: $.policy.threshold_id: {settings.policy.threshold_id!r} cannot be claimed; name "
                           "the file of `mmdg policy compile` as $.compiled_policy")
+    if (settings.manifest.path is None) != (settings.manifest.public_key is None):
+        raise ConfigError(f"{place}: $.manifest needs both path ({settings.manifest.path!r}) and public_key "
+                          f"({settings.manifest.public_key!r}): a manifest counts for the key that signed it")
     names = [camera.name for camera in settings.cameras]
     if len(set(names)) != len(names):
         raise ConfigError(f"{place}: two cameras share a name at $.cameras: {names}; give each its own 'name'")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from calibration.operating_point_file import OperatingPointFile
 from mmdg_model.operating_point import OperatingPoint
@@ -21,6 +21,7 @@ from pipeline.session import (
     GuidanceChanged,
     Phase,
     PhaseChanged,
+    SecurityAlert,
     Session,
     SessionEnded,
     SessionRequest,
@@ -29,12 +30,15 @@ from pipeline.session import (
 )
 from pipeline.verdict import DecisionRecord, ModelInfo, Origin, Reason, Verdict
 
-__all__ = ["Busy", "CannotBegin", "Decided", "DecisionEngine", "DecisionRecord", "Event", "GuidanceChanged",
-           "ModelInfo", "NoCamera", "NotReady", "Phase", "PhaseChanged", "SessionEnded", "SessionRequest",
-           "SessionStarted", "UnknownPolicy", "Verdict"]
+__all__ = ["AuditFailed", "Busy", "CannotBegin", "Decided", "DecisionEngine", "DecisionRecord", "Event",
+           "GuidanceChanged", "LockedOut", "ModelInfo", "NoCamera", "NotReady", "Phase", "PhaseChanged", "RateLimited",
+           "SecurityAlert", "SessionEnded", "SessionRequest", "SessionStarted", "UnknownPolicy", "Verdict"]
 
 #: Scores that overtook their observation are kept until it comes, at most this many a camera.
 _EARLY_SCORES = 8
+
+#: A camera that is wrong in each frame does not fill logs.
+_ALERT_PERIOD_NS = 10_000_000_000
 
 _CAMERA_ENDED = {"end_of_stream": Reason.STREAM_ENDED, "stopped": Reason.ENGINE_STOPPED}
 
@@ -59,10 +63,23 @@ class UnknownPolicy(CannotBegin):
     """No policy of this name in the configuration."""
 
 
+class LockedOut(CannotBegin):
+    """The camera is locked after several attacks, or its lock-out state cannot be read."""
+
+
+class RateLimited(CannotBegin):
+    """More sessions a minute than the camera may have."""
+
+
+class AuditFailed(NotReady):
+    """The audit log cannot be written, so that no decision could be recorded."""
+
+
 class DecisionEngine:
     """One open session a camera.
 
     Args:
+        gate: called last before a kiosk's session begins; raises a `CannotBegin` to refuse it.
         policies: by name. cameras: names in the configuration; None = whichever cameras show up.
         model: the checkpoint; None until inference announces it.
         local_policy: with a policy, a local session opens for each new subject; None when a kiosk opens sessions.
@@ -72,7 +89,8 @@ class DecisionEngine:
 
     def __init__(self, policies: Mapping[str, Policy], *, cameras: Iterable[str] | None = None,
                  model: ModelInfo | None = None, local_policy: Policy | None = None,
-                 calibration: OperatingPointFile | None = None) -> None:
+                 calibration: OperatingPointFile | None = None,
+                 gate: Callable[[SessionRequest, int], None] | None = None) -> None:
         self.policies = dict(policies)
         self.calibration = calibration
         self.model = model
@@ -86,13 +104,15 @@ class DecisionEngine:
         self._absent: set[str] = set()  # cameras that were reported lost and have shown no frame since
         self._judged: dict[str, tuple[int, int]] = {}  # camera -> (epoch, track) of the last local session
         self._local_sessions = 0
+        self._gate = gate
+        self._alerted: dict[tuple[str, str], int] = {}  # (camera, code) -> stamp of the frame of the last alert
 
     # --- clients ----------------------------------------------------------------------------------------------------
     def begin(self, request: SessionRequest, now_ns: int) -> list[Event]:
         """Open a session.
 
         Raises:
-            NoCamera, NotReady, Busy: see there.
+            NoCamera, NotReady, Busy: see there. LockedOut, RateLimited, AuditFailed: the gate refuses.
         """
         camera = request.camera
         if (self._cameras is not None and camera not in self._cameras) or (
@@ -111,6 +131,8 @@ class DecisionEngine:
                 raise NotReady(f"calibration {self.calibration_id} is of another model than the one that runs "
                                f"({self.model.model_hash[:12]}); an operator has to calibrate it")
             raise NotReady(f"inference has announced no model{lost}" if self.model is None else f"engine{lost}")
+        if self._gate is not None:
+            self._gate(request, now_ns)
         session = Session(request, self.model, now_ns, self.calibration)
         self._sessions[camera] = session
         return session.start()
@@ -148,8 +170,8 @@ class DecisionEngine:
             now_ns = observation.stamp_ns
         self._last[camera] = observation
         self._absent.discard(camera)
-        events: list[Event] = []
         session = self._sessions.get(camera)
+        events = self._alerts(observation, session)
         if session is not None and session.request.origin is Origin.LOCAL and self._replaced(session, observation):
             # Nobody waits on a local session: the next person has one of their own.
             reason = Reason.FACE_SWAPPED if session.evidence.frames else Reason.TRACK_LOST
@@ -259,6 +281,20 @@ class DecisionEngine:
             self.calibration.model.sha256 == self.model.model_hash)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+    def _alerts(self, observation: Observation, session: Session | None) -> list[Event]:
+        """An alert for each integrity code, at most one of a kind and camera in `_ALERT_PERIOD_NS`."""
+        alerts: list[Event] = []
+        for code in observation.integrity:
+            self.counters[f"integrity_{code}"] += 1
+            last_ns = self._alerted.get((observation.camera, code))
+            if last_ns is not None and 0 <= observation.stamp_ns - last_ns < _ALERT_PERIOD_NS:
+                continue
+            self._alerted[observation.camera, code] = observation.stamp_ns
+            alerts.append(SecurityAlert(
+                code=code, camera=observation.camera, session_id=session.request.session_id if session else "",
+                detail=f"frame set {observation.sequence} of {observation.source}"))
+        return alerts
+
     def _open(self, session_id: str) -> Session | None:
         return next((s for s in self._sessions.values() if s.request.session_id == session_id), None)
 

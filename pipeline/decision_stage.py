@@ -12,11 +12,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
 from calibration.operating_point_file import OperatingPointFile
 from pipeline import messages
+from pipeline.audit_log import AuditError
+from pipeline.audit_records import policy_hash
 from pipeline.channels import PULL, ROUTER, ChannelError, Endpoints, Poller, drain, send_now
 from pipeline.decision import (
     Decided,
@@ -24,14 +27,18 @@ from pipeline.decision import (
     Event,
     GuidanceChanged,
     PhaseChanged,
+    SecurityAlert,
     SessionEnded,
     SessionStarted,
 )
+from pipeline.ed25519_files import KeyFileError
 from pipeline.kiosk import Gateway, Output
 from pipeline.kiosk_sockets import KioskSockets, TransportSettings
+from pipeline.lockout import LockoutFileError, LockoutLimits
 from pipeline.messages import CameraEnded, Message, MessageError, Observation, ObservationAck, ProcessEvent, Score
 from pipeline.policy import Policy
 from pipeline.security import RoleMap, SecurityError
+from pipeline.session_guards import AuditSettings, open_guards
 from pipeline.stage_context import PROGRESS_PERIOD_NS, StageContext
 from pipeline.verdict import ModelInfo
 
@@ -60,6 +67,8 @@ class DecisionStageSettings:
         synthetic: no camera is behind this engine (`mmdg kiosk simulate`); clients are told.
         lockstep_limit_s: wall-clock limit for the score of one recorded frame.
         calibration: the operating-point file; None = as the checkpoint's own operating point says.
+        audit: the audit log; None = none. lockout: None = none; lockout_path: None = no memory across restarts.
+        release: what the audit log tells of this start beside build and policies.
     """
 
     policies: Mapping[str, Policy] = field(default_factory=lambda: {"default": Policy()})
@@ -73,6 +82,10 @@ class DecisionStageSettings:
     synthetic: bool = False
     lockstep_limit_s: float = 30.0
     calibration: OperatingPointFile | None = None
+    audit: AuditSettings | None = None
+    lockout: LockoutLimits | None = None
+    lockout_path: Path | None = None
+    release: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kiosk_endpoint is None and self.local_policy not in self.policies:
@@ -99,8 +112,9 @@ class DecisionStage:
         self.counters: Counter[str] = Counter()
         self.decisions = 0
         local = settings.policies[settings.local_policy] if settings.kiosk_endpoint is None else None
+        self.guards = open_guards(settings.audit, settings.lockout, settings.lockout_path)
         self.engine = DecisionEngine(settings.policies, cameras=settings.cameras, model=settings.model,
-                                     local_policy=local, calibration=settings.calibration)
+                                     local_policy=local, calibration=settings.calibration, gate=self.guards.gate)
         self._unacknowledged: dict[tuple[str, int, int], _Unacknowledged] = {}
         self._scored_early: deque[tuple[str, int, int]] = deque(maxlen=16)  # scores that overtook their observation
         sockets, endpoints = context.sockets, context.endpoints
@@ -116,6 +130,10 @@ class DecisionStage:
         self._scores = sockets.open(PULL, endpoints.scores, bind=True)
         self._control = sockets.open(PULL, endpoints.control, bind=True)
         self._poller = self._make_poller()
+        self.guards.started({
+            "build": _build(), "cameras": list(settings.cameras or ()), "kiosk": settings.kiosk_endpoint,
+            "policies": {name: policy_hash(policy) for name, policy in settings.policies.items()},
+            **settings.release}, time.monotonic_ns())
 
     def _make_poller(self) -> Poller:
         return Poller(self._observations, self._scores, self._control,
@@ -129,6 +147,7 @@ class DecisionStage:
             self.step()
             self.context.progress("running", self.decisions, self.counters + self.engine.counters)
         self._tell(self.engine.stop(time.monotonic_ns()))
+        self.guards.stopped({"decisions": self.decisions})
         self.context.progress("ended", self.decisions, self.counters + self.engine.counters)
 
     def step(self) -> None:
@@ -144,7 +163,9 @@ class DecisionStage:
                 self._poller = self._make_poller()
             self._kiosk.admission.answer()
             for identity, role, frames in self._kiosk.receive():
-                self._send(self._gateway.handle(identity, role, frames, time.monotonic_ns()))
+                answer = self._gateway.handle(identity, role, frames, time.monotonic_ns())
+                self.guards.keep(answer.events, time.monotonic_ns())  # a command opens or cancels, it never accepts
+                self._send(answer)
             if subscribed := self._kiosk.subscriptions():
                 self._gateway.subscribed(subscribed)
             for alert in self._kiosk.take_alerts():
@@ -205,6 +226,7 @@ class DecisionStage:
         if not isinstance(message, ProcessEvent):
             self.counters["unexpected_control"] += message is not None
             return
+        self.guards.heard(message)
         self._tell(self.engine.process_event(message, time.monotonic_ns()))
         if self.engine.lost:  # the scores that cameras wait for will not come
             for key in list(self._unacknowledged):
@@ -238,6 +260,8 @@ class DecisionStage:
 
     # --- out --------------------------------------------------------------------------------------------------------
     def _tell(self, events: list[Event]) -> None:
+        """Recorded first, told then: what could not be recorded is never a verdict that opens."""
+        events = self.guards.keep(events, time.monotonic_ns())
         if events and self._gateway is not None:
             self._send(self._gateway.publish(events, time.monotonic_ns()))
         else:
@@ -273,6 +297,9 @@ def report_of(event: Event, *, with_evidence: bool) -> dict[str, object]:
             return {"type": "session.phase", "session_id": session_id, "phase": phase.value}
         case GuidanceChanged(session_id=session_id, code=code):
             return {"type": "guidance", "session_id": session_id, "code": code}
+        case SecurityAlert(code=code, camera=camera, session_id=session_id, detail=detail):
+            return {"type": "security.alert", "code": code, "camera": camera, "session_id": session_id,
+                    "detail": detail}
         case SessionEnded(session_id=session_id, reason=reason):
             return {"type": "session.ended", "session_id": session_id, "reason": reason}
         case Decided(record=record):
@@ -300,6 +327,10 @@ def run(name: str, endpoints: Endpoints, settings: DecisionStageSettings) -> Non
         context.progress("starting", 0)
         try:
             stage = DecisionStage(context, settings)
+        except (AuditError, KeyFileError, LockoutFileError) as error:
+            context.log.error("%s", error)
+            context.progress("failed", 0, detail={"error": str(error), "fatal": "audit_refused"})
+            return
         except (ChannelError, SecurityError) as error:
             context.log.error("%s", error)
             context.progress("failed", 0, detail={"error": str(error), "fatal": "sockets_refused"})

@@ -26,9 +26,12 @@ from pipeline.decision import (
     DecisionEngine,
     Event,
     GuidanceChanged,
+    LockedOut,
     NoCamera,
     NotReady,
     PhaseChanged,
+    RateLimited,
+    SecurityAlert,
     SessionEnded,
     SessionRequest,
     SessionStarted,
@@ -52,7 +55,8 @@ MAX_ENDED = 256
 #: `session.state` of one session is sent at most this often, however many subscribe.
 STATE_PERIOD_NS = 100_000_000
 
-_CANNOT_BEGIN = {Busy: "busy", NoCamera: "no_camera", NotReady: "not_ready", UnknownPolicy: "unknown_policy"}
+_CANNOT_BEGIN = {Busy: "busy", NoCamera: "no_camera", NotReady: "not_ready", UnknownPolicy: "unknown_policy",
+                 LockedOut: "locked_out", RateLimited: "rate_limited"}  # any other: not_ready
 _WORDS: dict[Role, Literal["monitor", "kiosk", "operator"]] = {
     Role.MONITOR: "monitor", Role.KIOSK: "kiosk", Role.OPERATOR: "operator"}
 #: Error codes that an operator should hear of, as what.
@@ -351,6 +355,8 @@ class Gateway:
     def _publish(self, events: list[Event], now_ns: int, output: Output) -> None:
         output.events += events
         for event in events:
+            if isinstance(event, SecurityAlert):
+                self.watch.alert(event.code, f"{event.camera}: {event.detail}")
             session_id = _session_of(event)
             session = self._sessions.get(session_id)
             if session is None:
@@ -400,4 +406,4 @@ def _session_of(event: Event) -> str:
         return event.request.session_id
     if isinstance(event, Decided):
         return event.record.session_id
-    return event.session_id
+    return "" if isinstance(event, SecurityAlert) else event.session_id

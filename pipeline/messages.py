@@ -72,6 +72,7 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation"):
         modalities: planes present in the set (`rgb`, `depth`, `infrared`).
         counters: the camera's cumulative drop counters by cause.
         camera_kind: `CameraDescription.camera_kind`; "" is unknown, and no kind of camera is calibrated under it.
+        integrity: what no honest stream does, as codes of `pipeline.stream_integrity`; any of them ends a session.
     """
 
     camera: Name
@@ -91,6 +92,7 @@ class Observation(Message, frozen=True, kw_only=True, tag="observation"):
     lockstep: bool = False
     simulated: bool = False
     camera_kind: Annotated[str, Meta(max_length=128)] = ""
+    integrity: list[str] = []
 
 
 class CameraEnded(Message, frozen=True, kw_only=True, tag="camera_ended"):

@@ -23,6 +23,11 @@ REASONS = {
     "model_changed": "the checkpoint changed during the session",
     "engine_error": "a process of the pipeline was lost",
     "engine_stopped": "the pipeline was stopped",
+    "stream_repeated": "the camera showed the same picture twice, which no sensor does",
+    "camera_changed": "the frames came from another camera than the one that was opened",
+    "audit_failed": "the decision could not be recorded in the audit log",
+    "locked_out": "the camera is locked after several attacks",
+    "rate_limited": "too many sessions a minute",
     "cancelled": "the kiosk cancelled",
     "abandoned": "the kiosk fell silent",
 }
@@ -48,6 +53,8 @@ def render(line: dict[str, Any], *, scores: bool) -> str | None:
             return f"  guidance: {line['code'] or 'fine'}"
         case "decision":
             return _decision(line)
+        case "security.alert":
+            return f"{line['camera']}: SECURITY {line['code']}: {line['detail']}"
         case "score" if scores:
             if line["failed"] is not None:
                 return f"  frame {line['sequence']}: not scored: {line['failed']}"

@@ -18,6 +18,7 @@ from pipeline.guidance import Guidance
 from pipeline.messages import Observation, Score
 from pipeline.policy import HARD_DEADLINE_MS, Policy
 from pipeline.sequential_test import Bound, Evidence, EvidenceError
+from pipeline.stream_integrity import reason_of
 from pipeline.verdict import DecisionRecord, Facts, ModelInfo, Origin, Reason, Verdict, conclude, ended_as
 
 _NS_PER_MS = 1_000_000
@@ -88,7 +89,17 @@ class SessionEnded:
     reason: str
 
 
-Event = SessionStarted | PhaseChanged | GuidanceChanged | Decided | SessionEnded
+@dataclass(frozen=True, kw_only=True)
+class SecurityAlert:
+    """Something that no honest camera or client does. code: stable; session_id: empty where it belongs to none."""
+
+    code: str
+    camera: str
+    session_id: str
+    detail: str
+
+
+Event = SessionStarted | PhaseChanged | GuidanceChanged | Decided | SessionEnded | SecurityAlert
 
 
 @dataclass(frozen=True)
@@ -163,6 +174,10 @@ class Session:
         if last is None and observation.stamp_ns < self.began_ns:
             self.counters["observation_before_session"] += 1
             return []
+        if observation.integrity:
+            return self.end(reason_of(observation.integrity), now_ns)
+        if last is not None and last.source != observation.source:
+            return self.end(Reason.CAMERA_CHANGED, now_ns)
         if observation.stamp_ns > now_ns or (last is not None and observation.stamp_ns <= last.stamp_ns):
             return self.end(Reason.CLOCK_JUMP, now_ns)
         if last is not None and last.epoch != observation.epoch and self._examined:

@@ -6,6 +6,7 @@ the process ended (SIGTERM, SIGKILL) and started again. Cameras start when the f
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from mmdg_model.stored_inputs import stored_image_size
 from pipeline import messages
@@ -44,12 +47,22 @@ class ExitCode(IntEnum):
     NO_DEVICE = 3
     CORRUPT_RECORDING = 4
     MODEL_REFUSED = 5
+    RELEASE_REFUSED = 6
 
 
 #: What a process said it cannot run with -> exit code.
 FATAL_EXIT_CODES = {"no_device": ExitCode.NO_DEVICE, "corrupt_stream": ExitCode.CORRUPT_RECORDING,
                     "model_refused": ExitCode.MODEL_REFUSED, "sockets_refused": ExitCode.USAGE,
-                    "no_face_model": ExitCode.USAGE}
+                    "no_face_model": ExitCode.USAGE, "audit_refused": ExitCode.USAGE,
+                    "release_refused": ExitCode.RELEASE_REFUSED}
+
+
+def release_facts(settings: Settings) -> dict[str, str]:
+    """What the audit log tells of a start: hashes of the whole configuration and of the manifest that covers it."""
+    facts = {"configuration_sha256": hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()}
+    if settings.manifest.path is not None:
+        facts["manifest_sha256"] = hashlib.sha256(Path(settings.manifest.path).read_bytes()).hexdigest()
+    return facts
 
 
 @dataclass
@@ -116,7 +129,10 @@ class Supervisor:
             kiosk_endpoint=settings.kiosk.endpoint, roles=settings.kiosk.roles,
             transport=settings.kiosk.transport,
             cameras=tuple(camera.name for camera in settings.cameras), report_scores=self.report_scores,
-            calibration=self.calibration)
+            calibration=self.calibration,
+            audit=settings.audit.settings, lockout=settings.lockout.limits,
+            lockout_path=None if settings.lockout.path is None else Path(settings.lockout.path),
+            release=release_facts(settings))
         inference = InferenceSettings(model=self._model, expected_sha256=settings.inference.sha256,
                                       threads=worker_threads(settings), backend=settings.inference.backend,
                                       precision=settings.inference.precision)

@@ -52,6 +52,11 @@ class Reason(StrEnum):
     MODEL_CHANGED = "model_changed"
     ENGINE_ERROR = "engine_error"
     ENGINE_STOPPED = "engine_stopped"
+    STREAM_REPEATED = "stream_repeated"
+    CAMERA_CHANGED = "camera_changed"
+    AUDIT_FAILED = "audit_failed"
+    LOCKED_OUT = "locked_out"  # no session begins: for the audit log, never of a decision
+    RATE_LIMITED = "rate_limited"  # likewise
     CANCELLED = "cancelled"
     ABANDONED = "abandoned"
 
@@ -63,7 +68,8 @@ _ENDED = {
     Reason.ABANDONED: "abandoned",
     Reason.STREAM_STALE: "device_lost", Reason.STREAM_ENDED: "device_lost", Reason.DEVICE_LOST: "device_lost",
     Reason.CLOCK_JUMP: "device_lost", Reason.ENGINE_ERROR: "engine_error", Reason.ENGINE_STOPPED: "engine_error",
-    Reason.MODEL_CHANGED: "engine_error",
+    Reason.MODEL_CHANGED: "engine_error", Reason.AUDIT_FAILED: "engine_error",
+    Reason.STREAM_REPEATED: "device_lost", Reason.CAMERA_CHANGED: "device_lost",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pipeline.commands import (
+    audit,
     benchmark,
     calibrate,
     data,
@@ -39,7 +40,7 @@ def _group() -> None:
     """Keeps `mmdg NAME` a group of commands, however few are registered."""
 
 
-for _command in (benchmark, calibrate, data, demo, doctor, evaluate, explain, export, keys, kiosk, policy,
+for _command in (audit, benchmark, calibrate, data, demo, doctor, evaluate, explain, export, keys, kiosk, policy,
                  pretrain, record, report, search, sensitivity, sessions, simulate, train, weights):
     _command.register(app)
 

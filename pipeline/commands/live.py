@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Shown by --help; `pipeline.supervisor.ExitCode` is the list itself.
 EPILOG = ("Exit codes: 0 finished; 1 a process could not be kept running; 2 wrong usage or configuration; 3 no such "
-          "camera; 4 recording damaged or foreign; 5 checkpoint refused.")
+          "camera; 4 recording damaged or foreign; 5 checkpoint refused; 6 not the signed release.")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -75,7 +75,9 @@ def live(
     from pipeline.camera_probe import is_simulated, probe
     from pipeline.channels import ChannelError
     from pipeline.config import ConfigError, Settings, load_settings, settings_from
+    from pipeline.ed25519_files import load_public_key
     from pipeline.policy import SIMULATED_POLICY, PolicyError
+    from pipeline.release_manifest import ManifestError, pinned_settings
     from pipeline.report_lines import render
     from pipeline.supervisor import ExitCode, Supervisor
 
@@ -100,12 +102,16 @@ def live(
             raise _fail("which camera? Give --camera (mmdg-live --help lists them) or --config", ExitCode.USAGE)
         for one in settings.cameras:
             probe(one.spec)
-        checkpoint, sha256 = _checkpoint(model, settings.inference)
+        checkpoint, sha256 = checkpoint_of(model, settings.inference)
         settings = replace(settings, inference=replace(settings.inference, sha256=sha256))
+        if settings.manifest.public_key is not None:
+            settings = pinned_settings(settings, checkpoint, load_public_key(Path(settings.manifest.public_key)))
         if (note := purpose_note(checkpoint, [one.spec for one in settings.cameras])) is not None:
             print(f"mmdg-live: {note}", file=sys.stderr)
     except NoDeviceError as error:
         raise _fail(str(error), ExitCode.NO_DEVICE) from None
+    except ManifestError as error:
+        raise _fail(str(error), ExitCode.RELEASE_REFUSED) from None
     except (CameraError, ConfigError, ValueError) as error:
         raise _fail(str(error), ExitCode.USAGE) from None
 
@@ -137,7 +143,7 @@ def live(
         raise _fail(outcome.error, outcome.exit_code)
 
 
-def _checkpoint(option: Path | None, inference: InferenceConfig) -> tuple[Path, str | None]:
+def checkpoint_of(option: Path | None, inference: InferenceConfig) -> tuple[Path, str | None]:
     """The checkpoint to run and the SHA-256 it must have, if one is known: the named one, the shipped one, and in a
     tree without shipped weights the test checkpoint, which is made here when it is not there yet (a few seconds)."""
     if option is not None or inference.model is not None:
