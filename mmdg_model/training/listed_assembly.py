@@ -62,7 +62,8 @@ class ListedAssembly:
         compute = launch(dataclasses.replace(machine, devices=1, nodes=1), config.precision)
         data = open_listed_data(config, machine, rank=0, world_size=1)
         model = dataclasses.replace(config.model.resolve(), trainable_parts=TrainableParts.EVERYTHING)
-        method = build_registered(config, method_context(config, data, compute, backbone=None, model=model))
+        method = build_registered(config, method_context(config, data, compute, backbone=None, model=model,
+                                                         weights_follow=True))
         return Opened(data=data, method=method, compute=compute, score_split=score_split)
 
 

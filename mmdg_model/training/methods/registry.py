@@ -11,6 +11,7 @@ from mmdg_model.training.methods import (
     cmfl,
     iadg,
     mm_cdcn,
+    mmdg_plus_plus,
     ogm_ge,
     pmr,
     ssan,
@@ -78,6 +79,7 @@ METHODS: dict[str, MethodEntry] = _by_name(
     *vp_fas.ROWS,
     *pmr.ROWS,
     *ogm_ge.ROWS,
+    *mmdg_plus_plus.ROWS,
 )
 
 
