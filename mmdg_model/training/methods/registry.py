@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from mmdg_model.training.methods import (
+    clip,
     cmfl,
+    flip,
     iadg,
     mm_cdcn,
     mmdg_plus_plus,
@@ -80,6 +82,8 @@ METHODS: dict[str, MethodEntry] = _by_name(
     *pmr.ROWS,
     *ogm_ge.ROWS,
     *mmdg_plus_plus.ROWS,
+    *clip.ROWS,
+    *flip.ROWS,
 )
 
 

@@ -84,7 +84,7 @@ PAPER_SIZE |= {
                        2_414_594 - 3 * 5 * 512),
 }
 #: Whose source trains the whole image tower: what `release` then means.
-FINE_TUNED = ()
+FINE_TUNED = ("clip", "flip")
 
 each_method = pytest.mark.parametrize("name", list(METHODS))
 
