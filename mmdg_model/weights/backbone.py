@@ -168,7 +168,8 @@ def load_backbone(path: Path) -> Backbone:
     weights = {name: weight for name, weight in weights.items() if not name.startswith(_TEXT)}
     _check_weights(weights, config, str(path))
     _check_text(text, str(path))
-    return Backbone(config=config, weights=weights, text=text, layout=about["layout"], source_sha256=about["source_sha256"],
+    return Backbone(config=config, weights=weights, text=text, layout=about["layout"],
+                    source_sha256=about["source_sha256"],
                     pixel_mean=tuple(about["pixel_mean"]), pixel_std=tuple(about["pixel_std"]),
                     created_by=about["created_by"], hash=hashlib.sha256(blob).hexdigest())
 

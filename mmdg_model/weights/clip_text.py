@@ -1,4 +1,4 @@
-"""The text tower of a CLIP, beside its image tower in a backbone file: for training methods that compare with sentences.
+"""The text tower of a CLIP, beside its image tower in a backbone file, for methods that compare with sentences.
 
 Names are those of `clip_towers.ClipTextTower`; sizes are read from the weights' shapes.
 """

@@ -66,11 +66,12 @@ class ClipStart:
     text_width: int
     backbone: Backbone | None
 
-    def text_config(self, vocabulary_size: int, **domains: int) -> DomainPromptConfig:
-        """Sizes of the text tower with a vocabulary of the words in use; `domains`: fields of the prompts."""
+    def text_config(self, vocabulary_size: int, *, num_domains: int = 1) -> DomainPromptConfig:
+        """Sizes of the text tower, its vocabulary the words in use. Of domains of prompts the first is live."""
         return DomainPromptConfig(width=self.text_width, heads=text_heads(self.text_width), depth=self.model.depth,
                                   mlp_ratio=self.model.mlp_ratio, vocabulary_size=vocabulary_size,
-                                  feature_width=self.feature_width, **domains)
+                                  feature_width=self.feature_width, num_domains=num_domains,
+                                  live_domain=0)
 
 
 def clip_start(context: MethodContext) -> ClipStart:
@@ -79,19 +80,21 @@ def clip_start(context: MethodContext) -> ClipStart:
     Raises:
         MethodError: no CLIP, a CLIP of another shape than the model, or as `check_start`.
     """
-    if not context.weights_follow and (shortfall := clip_shortfall(context.backbone)):
+    shortfall = clip_shortfall(context.backbone)
+    if shortfall and not context.weights_follow:
         raise MethodError(f"this method {shortfall}")
+    backbone = None if shortfall else context.backbone
     # What is frozen does not matter where weights follow.
-    check_start(context if context.backbone is not None else replace(
-        context, model=replace(context.model, trainable_parts=TrainableParts.EVERYTHING)))
+    check_start(context if backbone is not None else replace(
+        context, backbone=None, model=replace(context.model, trainable_parts=TrainableParts.EVERYTHING)))
     model = replace(context.model, activation=Activation.QUICK_GELU, embedding_norm=EmbeddingNorm.LAYER_NORM,
                     layer_norm_eps=1e-5)
     feature_width = 2 * model.width // 3
-    start = ClipStart(model, feature_width, feature_width, context.backbone)
-    if context.backbone is not None:
-        assert context.backbone.text is not None
-        theirs = text_config(context.backbone.text)
-        found = {"joint space": context.backbone.config.projection_width, "text width": theirs.width,
+    start = ClipStart(model, feature_width, feature_width, backbone)
+    if backbone is not None:
+        assert backbone.text is not None
+        theirs = text_config(backbone.text)
+        found = {"joint space": backbone.config.projection_width, "text width": theirs.width,
                  "text depth": theirs.depth, "text MLP ratio": theirs.mlp_ratio, "text context": theirs.context_length}
         ours = start.text_config(1)
         expected = {"joint space": feature_width, "text width": ours.width, "text depth": ours.depth,
@@ -132,11 +135,17 @@ class ClipImageEncoder(nn.Module):
         super().__init__()
         self.vit = PlainViT(start.model)
         self.projection = nn.Parameter(torch.randn(start.model.width, start.feature_width) * start.model.width ** -0.5)
-        nn.init.zeros_(self.vit.embedding.patches.bias)
+        nn.init.zeros_(self._no_bias())
 
     def forward(self, images: Tensor) -> Tensor:
         class_SD, _ = self.vit(images)
-        return class_SD @ self.projection
+        features_SE: Tensor = class_SD @ self.projection
+        return features_SE
+
+    def _no_bias(self) -> Tensor:
+        bias = self.vit.embedding.patches.bias
+        assert bias is not None
+        return bias
 
     @torch.no_grad()
     def place(self, start: ClipStart) -> None:
@@ -151,7 +160,7 @@ class ClipImageEncoder(nn.Module):
         """
         self.vit.requires_grad_(parts is not TrainableParts.ADAPTERS_AND_HEAD)
         self.projection.requires_grad_(True)
-        self.vit.embedding.patches.bias.requires_grad_(False)
+        self._no_bias().requires_grad_(False)
 
 
 @functools.cache

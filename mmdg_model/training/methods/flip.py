@@ -104,7 +104,8 @@ def random_view(images: Tensor, strength: float) -> Tensor:
     cropped = F.grid_sample(images, F.affine_grid(place, list(images.shape), align_corners=False),
                             padding_mode="reflection", align_corners=False)
     contrast, brightness = (0.4 * strength * (2.0 * draw[:, None, None, None] - 1.0) for draw in draws[4:6])
-    return cropped * (1.0 + contrast) + brightness
+    view: Tensor = cropped * (1.0 + contrast) + brightness
+    return view
 
 
 def sentence_halves(count: int, batch: int, *, drawn: bool, device: torch.device) -> Tensor:
@@ -133,9 +134,15 @@ class FlipNetwork(nn.Module):
         image: Tensor = self.fusion(self.pixels(planes), present_BM)
         return image
 
+    def views_of(self, features_BE: Tensor) -> Tensor:
+        """g: `[b, e]` to `[b, v]`."""
+        compared_BV: Tensor = self.views(features_BE)
+        return compared_BV
+
     def logits_of(self, images: Tensor, class_CSE: Tensor) -> Tensor:
         """`[b, 2]`: temperature times the cosines."""
-        return similarity_logits(self.image(images), class_CSE.mean(dim=1), self.sentences.temperature)
+        features_BE: Tensor = self.image(images)
+        return similarity_logits(features_BE, class_CSE.mean(dim=1), self.sentences.temperature)
 
 
 class Flip(MeanLossMethod):
@@ -163,8 +170,8 @@ class Flip(MeanLossMethod):
             return losses
         views = [network.image(random_view(images, chosen.view_strength)) for _ in range(2)]
         if chosen.contrastive_weight:
-            losses["contrastive"] = chosen.contrastive_weight * info_nce(*(
-                widened(network.views(view_BE)) for view_BE in views))
+            losses["contrastive"] = chosen.contrastive_weight * info_nce(
+                widened(network.views_of(views[0])), widened(network.views_of(views[1])))
         if chosen.consistency_weight:
             own_BSE = widened(class_CSE)[batch.label]
             first_BS = sentence_halves(own_BSE.shape[1], len(own_BSE), drawn=chosen.view_strength > 0,

@@ -58,6 +58,9 @@ from mmdg_model.training.step_gradients import (
 )
 from mmdg_model.uncertainty import BatchAggregation
 
+#: Of CLIP's vocabulary.
+WORDS = 49408
+
 _SMOOTHED = "mmdg_plus_plus.smoothed"
 
 
@@ -139,11 +142,10 @@ class PromptedNetwork(nn.Module):
         self.unseen = tuple(range(1 + len(context.classes.sources), len(rows)))
         self.pixels = ClipPixels(context.inputs)
         self.scoring = build_mmdg_plus_plus(config)
-        domains = {"num_domains": len(rows), "live_domain": 0}
         with torch.device("cpu"):
-            tokens = tokenise_prompts(start.text_config(49408, **domains), clip_tokenizer())
+            tokens = tokenise_prompts(start.text_config(WORDS, num_domains=len(rows)), clip_tokenizer())
             self.used, renumbered = used_words(tokens.ids)
-        text = start.text_config(len(self.used), **domains)
+        text = start.text_config(len(self.used), num_domains=len(rows))
         self.prompts = DomainPrompts(text, tower=build_text_tower(text), tokens=tokens._replace(ids=renumbered))
 
     def forward(self, planes: Tensor, present_BM: Tensor) -> NetworkOutput:

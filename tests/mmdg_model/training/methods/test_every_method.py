@@ -324,7 +324,8 @@ def test_freezing_random_weights_is_refused(name):
 
 @each_method
 def test_inputs_of_another_size_are_refused(name):
-    wrong = dataclasses.replace(context(backbone=start_for(name)), inputs=dataclasses.replace(context().inputs, image_size=64))
+    right = context(backbone=start_for(name))
+    wrong = dataclasses.replace(right, inputs=dataclasses.replace(right.inputs, image_size=64))
     with pytest.raises(MethodError, match=r"model\.image_size is 32, inputs\.image_size is 64"):
         build(name, {}, wrong)
 
