@@ -10,6 +10,7 @@ import msgspec
 from mmdg_model.training.methods import (
     clip,
     cmfl,
+    dadm,
     flip,
     iadg,
     mm_cdcn,
@@ -86,6 +87,7 @@ METHODS: dict[str, MethodEntry] = _by_name(
     *mmdg_plus_plus.ROWS,
     *clip.ROWS,
     *flip.ROWS,
+    *dadm.ROWS,
 )
 
 

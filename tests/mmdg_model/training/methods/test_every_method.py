@@ -373,7 +373,7 @@ def test_at_the_papers_size_it_has_the_published_parameters(name):
 def test_it_can_be_built_at_every_smaller_preset(name, preset):
     model = dataclasses.replace(ModelConfig.preset(preset), trainable_parts=TrainableParts.EVERYTHING)
     found = method(name, model, compute=SingleProcess("meta"))
-    assert 0 < sum(value.numel() for value in found.network.parameters()) < 12e6
+    assert 0 < sum(value.numel() for value in found.network.parameters()) < 24e6
 
 
 @pytest.fixture(scope="module")
