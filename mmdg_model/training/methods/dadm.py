@@ -3,8 +3,9 @@
 On `dadm_network.DadmNetwork`, with c_m the class tokens and W_k the hyperplane of source k:
 
     L   = CE( W_source · c ) + w_a L_angle + λ Σ_m ( SSP_m + w_i M_m )
-    M_m = -mean over m's two pairs and the blocks of I(info_m, info_j)       a lower bound of mutual information
-    G   = gradient of the first two + ReGrad( gradients of the third by modality, U_m ),   U_m = 1 - exp(-2 max(0, -M_m))
+    M_m = -mean over m's two pairs and the blocks of I(info_m, info_j)     a lower bound of mutual information
+    G   = gradient of the first two + ReGrad( gradients of the third by modality, U_m )
+    U_m = 1 - exp( -2 max(0, -M_m) )
 
 The modality with the least U is ReGrad's fast one. After an update each hyperplane is pulled towards the least similar
 other one (PG-IRM); a score is from their mean. Terms compare the samples of one part of a batch.
@@ -133,7 +134,8 @@ def pulled_together(planes_KCD: Tensor, pull: float) -> Tensor:
                                               torch.inf)
     farthest_KCD = unit_KCD[similarity_KK.argmin(dim=1)]
     turned_KCD = F.normalize((1.0 - pull) * unit_KCD + pull * farthest_KCD, dim=-1)
-    return turned_KCD * planes_KCD.norm(dim=-1, keepdim=True)
+    bound: Tensor = turned_KCD * planes_KCD.norm(dim=-1, keepdim=True)
+    return bound
 
 
 def parameter_owner(name: str) -> Modality | None:

@@ -100,7 +100,7 @@ def test_each_sample_is_classified_by_its_own_sources_hyperplane():
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"pull": 1.5}, "pull is 1.5, expected 0 to 1"), ({"angle_weight": -1.0}, "angle_weight is -1.0, expected at least"),
+    ({"pull": 1.5}, "pull is 1.5, expected 0 to 1"), ({"angle_weight": -1.0}, "angle_weight is -1.0, expected"),
     ({"dropout": 1.0}, "dropout is 1.0"),
 ])
 def test_settings_out_of_range_are_refused(settings, message):
