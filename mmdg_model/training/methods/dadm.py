@@ -134,8 +134,8 @@ def pulled_together(planes_KCD: Tensor, pull: float) -> Tensor:
                                               torch.inf)
     farthest_KCD = unit_KCD[similarity_KK.argmin(dim=1)]
     turned_KCD = F.normalize((1.0 - pull) * unit_KCD + pull * farthest_KCD, dim=-1)
-    bound: Tensor = turned_KCD * planes_KCD.norm(dim=-1, keepdim=True)
-    return bound
+    kept_KCD: Tensor = turned_KCD * planes_KCD.norm(dim=-1, keepdim=True)
+    return kept_KCD
 
 
 def parameter_owner(name: str) -> Modality | None:
