@@ -151,19 +151,19 @@ class DomainPrompts(nn.Module):
 
     def text_features(self) -> Tensor:
         """Mean feature of a domain's sentences for each modality: `[m, q, e]`, not normalised."""
-        embedded_MCSTD = self.tower.token_embedding(self.ids)
-        return torch.stack([
-            torch.stack([self._domain_feature(index, domain, embedded_MCSTD[index])
-                         for domain in range(self.config.num_domains)]) for index in range(len(MODALITIES))])
+        # One pass through the tower for each modality, whose loss then goes back through its own alone.
+        return torch.stack([self._modality_features(index) for index in range(len(MODALITIES))])
 
-    def _domain_feature(self, modality: int, domain: int, embedded_CSTD: Tensor) -> Tensor:
-        """`[e]`: sentences of the domain's class, with its prompts in their places, through the tower."""
-        face_class = CLASSES.index(FaceClass.LIVE if domain == self.config.live_domain else FaceClass.SPOOF)
-        places_SPD = self.placeholders[modality, face_class][:, :, None].expand(-1, -1, self.config.width)
-        prompts_PD = self.prompts[MODALITIES[modality]][domain]
-        filled_STD = embedded_CSTD[face_class].scatter(1, places_SPD, prompts_PD.expand_as(places_SPD))
-        features_SE: Tensor = self.tower(filled_STD, self.ends[modality, face_class])
-        return features_SE.mean(dim=0)
+    def _modality_features(self, modality: int) -> Tensor:
+        """`[q, e]`: sentences of each domain's class, with its prompts in their places, through the tower."""
+        of_domain = [CLASSES.index(FaceClass.LIVE if domain == self.config.live_domain else FaceClass.SPOOF)
+                     for domain in range(self.config.num_domains)]
+        embedded_QSTD = self.tower.token_embedding(self.ids[modality, of_domain])
+        places_QSPD = self.placeholders[modality, of_domain][..., None].expand(-1, -1, -1, self.config.width)
+        prompts_Q1PD = self.prompts[MODALITIES[modality]][:, None]
+        filled_QSTD = embedded_QSTD.scatter(2, places_QSPD, prompts_Q1PD.expand_as(places_QSPD))
+        features_NE: Tensor = self.tower(filled_QSTD.flatten(0, 1), self.ends[modality, of_domain].flatten())
+        return features_NE.reshape(*filled_QSTD.shape[:2], -1).mean(dim=1)
 
 
 def build_domain_prompts(config: DomainPromptConfig, tokenizer: TextEncoder) -> DomainPrompts:

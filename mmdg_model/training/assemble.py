@@ -48,11 +48,12 @@ def build_registered(config: RunConfig, context: MethodContext) -> Method:
 
 
 def method_context(config: RunConfig, data: RunData, compute: Compute, *, backbone: Backbone | None,
-                   start: Checkpoint | None = None, model: ModelConfig | None = None) -> MethodContext:
+                   start: Checkpoint | None = None, model: ModelConfig | None = None,
+                   weights_follow: bool = False) -> MethodContext:
     """What a run's method is built from; `model` in place of the configuration's own where it is only to score."""
     return MethodContext(model=model or config.model.resolve(), inputs=data.inputs, classes=data.classes,
                          optimiser=config.optimiser, backbone=backbone, compute=compute, seed=config.seed,
-                         start=start)
+                         start=start, weights_follow=weights_follow)
 
 
 def backbone_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Backbone | None]:

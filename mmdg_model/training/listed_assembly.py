@@ -23,6 +23,7 @@ from mmdg_model.training.assemble import (
 from mmdg_model.training.fabric_compute import launch
 from mmdg_model.training.job import main
 from mmdg_model.training.loading import ListedData
+from mmdg_model.training.methods.registry import require_clip
 from mmdg_model.training.progress import ConsoleReporter
 from mmdg_model.training.run_assembly import Opened, Surveyed
 from mmdg_model.training.run_config import MachineConfig, RunConfig
@@ -39,8 +40,10 @@ class ListedAssembly:
     """Implements `run_assembly.Assembly`."""
 
     def survey(self, config: RunConfig, machine: MachineConfig) -> Surveyed:
-        """Raises `RunConfigError`, `BackboneError`, `ManifestError` as their parts."""
-        config, _ = backbone_of(config, machine.backbone)
+        """Raises `RunConfigError`, `BackboneError`, `ManifestError` as their parts, and `MethodError` for a method that
+        the backbone cannot start."""
+        config, backbone = backbone_of(config, machine.backbone)
+        require_clip(config.method, backbone)
         config, _ = start_of(config, machine.start)
         data = ListedData.open(config, dataclasses.replace(machine, workers=0))
         try:
@@ -62,7 +65,8 @@ class ListedAssembly:
         compute = launch(dataclasses.replace(machine, devices=1, nodes=1), config.precision)
         data = open_listed_data(config, machine, rank=0, world_size=1)
         model = dataclasses.replace(config.model.resolve(), trainable_parts=TrainableParts.EVERYTHING)
-        method = build_registered(config, method_context(config, data, compute, backbone=None, model=model))
+        method = build_registered(config, method_context(config, data, compute, backbone=None, model=model,
+                                                         weights_follow=True))
         return Opened(data=data, method=method, compute=compute, score_split=score_split)
 
 

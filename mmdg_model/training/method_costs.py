@@ -131,6 +131,7 @@ def _context(model: ModelConfig, config: RunConfig, with_backbone: bool) -> Meth
     return MethodContext(
         model=model, inputs=InputSpecification(image_size=model.image_size, absence=model.absence),
         classes=DomainClasses(SOURCES), optimiser=config.optimiser, compute=SingleProcess(), seed=config.seed,
+        weights_follow=True,  # costs are the same whatever the weights
         backbone=random_backbone(model) if with_backbone else None)
 
 

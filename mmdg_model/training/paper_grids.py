@@ -19,12 +19,16 @@ import yaml
 from mmdg_model.scorer import Modality
 from mmdg_model.training.benchmark_grid import GridConfig, GridError, GridPart, MethodRow
 from mmdg_model.training.method_recipes import MethodRecipeError, method_recipe
+from mmdg_model.training.methods.clip_start import clip_shortfall
 from mmdg_model.training.methods.registry import METHODS
 from mmdg_model.training.protocols import PROTOCOL_1, PROTOCOL_3
+from mmdg_model.weights.backbone import load_backbone
 
 #: Rows of later papers; they are run where the registry has them and they are named.
 LATER_METHODS = ("mmdg_plus_plus", "flip", "clip", "dadm", "mmda")
-_NEEDS_CLIP = ("mmdg_plus_plus", "flip", "clip", "mmda")
+#: Of those that the registry does not have.
+_NEED_CLIP_TOO = ("mmda",)
+_NEEDS_CLIP = "needs CLIP weights"
 
 _VIT = ("vit_early", "vit_late", "vit_cross")
 _TABLE_1 = ("ssdg", "ssan", "iadg", "vitaf", "mm_cdcn", "cmfl", "vit_ama", "vp_fas", *_VIT, "mmdg")
@@ -95,8 +99,10 @@ ITEMS: Mapping[str, PaperItem] = MappingProxyType({item.name: item for item in (
 
 
 def why_absent(method: str) -> str:
-    """Why a method that the registry does not have is not run."""
-    return "needs CLIP weights" if method in _NEEDS_CLIP else "not implemented here"
+    """Why a method was not run, of which nothing else is known."""
+    if method in _NEED_CLIP_TOO or (method in METHODS and METHODS[method].needs_clip):
+        return _NEEDS_CLIP
+    return "not run" if method in METHODS else "not implemented here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +115,8 @@ class PaperGrid:
 
 
 def paper_grid(name: str, *, seeds: Sequence[int] = (0,), methods: Sequence[str] = (), protocols: Sequence[str] = (),
-               scale: str = "", preset: str = "", method_recipes: Path | None = None) -> PaperGrid:
+               scale: str = "", preset: str = "", method_recipes: Path | None = None,
+               backbone: Path | None = None) -> PaperGrid:
     """The jobs of a table or figure.
 
     Args:
@@ -117,8 +124,10 @@ def paper_grid(name: str, *, seeds: Sequence[int] = (0,), methods: Sequence[str]
         scale: a name in `recipes/scales/` or a YAML file; empty for the paper's size with each method's own recipe.
         preset: of the network, over the scale's.
         method_recipes: folder of recipe files that go before those of the program.
+        backbone: file that runs start from. Rows on CLIP are left out with the reason where it holds no CLIP.
 
     Raises:
+        BackboneError: rows on CLIP are asked for, and the file cannot be used.
         GridError: an unknown name, a row or training that the table does not have, or no row that can be run.
     """
     if name not in ITEMS:
@@ -133,6 +142,11 @@ def paper_grid(name: str, *, seeds: Sequence[int] = (0,), methods: Sequence[str]
     if not present:
         raise GridError(f"table {name}: none of {', '.join(chosen)} is implemented here; there are "
                         f"{', '.join(METHODS)}")
+    if on_clip := [method for method in present if METHODS[method].needs_clip]:
+        shortfall = clip_shortfall(load_backbone(backbone) if backbone is not None else None)
+        present = [method for method in present if not shortfall or method not in on_clip]
+        if not present:
+            raise GridError(f"table {name}: {', '.join(on_clip)} {shortfall}")
     parts = [GridPart(name="rows", methods=tuple(_row(method, changes, method_recipes) for method in present),
                       protocols=trained)]
     parts += [GridPart(name=f"only_{modality}", protocols=trained, run={"inputs": {"modalities": [str(modality)]}},
@@ -143,7 +157,7 @@ def paper_grid(name: str, *, seeds: Sequence[int] = (0,), methods: Sequence[str]
                       permutations=int(changes.get("permutations", 2000)))
     return PaperGrid(
         item=item, grid=grid,
-        absent=tuple((method, why_absent(method)) for method in chosen if method not in METHODS))
+        absent=tuple((method, why_absent(method)) for method in chosen if method not in present))
 
 
 def _chosen(wanted: Sequence[str], default: Sequence[str], known: Sequence[str],

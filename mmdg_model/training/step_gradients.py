@@ -13,7 +13,7 @@ Legend: b batch, m modalities (order of `network.MODALITIES`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import NamedTuple, Self
@@ -23,6 +23,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from mmdg_model.network import MODALITIES, NetworkOutput
+from mmdg_model.scorer import Modality
 from mmdg_model.training.modality_gradients import (
     ModalityGradients,
     is_head,
@@ -155,11 +156,17 @@ class StepGradients:
     modulated: tuple[str, ...]
 
     @classmethod
-    def empty(cls, trainable: Mapping[str, nn.Parameter], config: ObjectiveConfig) -> Self:
-        """No sample yet; also what a process contributes whose shard has run out."""
+    def empty(cls, trainable: Mapping[str, nn.Parameter], config: ObjectiveConfig, *,
+              modulated: tuple[str, ...] | None = None) -> Self:
+        """No sample yet; also what a process contributes whose shard has run out.
+
+        Args:
+            modulated: of a network that is not MMDG; None: those of `modulated_names`.
+        """
         zeros_M = torch.zeros(len(MODALITIES), dtype=torch.float64, device=next(iter(trainable.values())).device)
         nothing = StepStatistics(zeros_M[0], zeros_M[0], zeros_M, zeros_M, zeros_M, zeros_M)
-        return cls({}, {}, nothing, trainable, modulated_names(trainable, config.regrad))
+        return cls({}, {}, nothing, trainable,
+                   modulated_names(trainable, config.regrad) if modulated is None else modulated)
 
     def add(self, batch: BatchGradients) -> None:
         """Counts a batch, by its number of samples."""
@@ -193,8 +200,19 @@ class StepGradients:
         self._reduce(self.by_modality, list(compress(self.modulated, by_modality)), (len(MODALITIES),), weight, group)
         self._reduce(self.plain, list(compress(self.trainable, plain)), (), weight, group)
 
-    def update(self, config: ObjectiveConfig) -> tuple[dict[str, Tensor], StepRecord]:
+    def mean_domain_losses(self) -> tuple[float, ...]:
+        """Mean SSP, or other domain, loss of each modality over the samples that have it; NaN where none has."""
+        losses: list[float] = (self.statistics.ssp_loss / self.statistics.present).tolist()
+        return tuple(losses)
+
+    def update(self, config: ObjectiveConfig, *, owner: Callable[[str], Modality | None] = parameter_owner,
+               ranking: Sequence[float] | None = None) -> tuple[dict[str, Tensor], StepRecord]:
         """The step's gradients, modulated, and what to log. A tensor that nothing reaches has none, as in PyTorch.
+
+        Args:
+            config: see `ObjectiveConfig`.
+            owner: modality of a parameter, by name.
+            ranking: what names the fast modality by its smallest value; None: this step's SSP losses.
 
         Raises:
             ValueError: no sample was added.
@@ -211,7 +229,8 @@ class StepGradients:
         # In the parameters' order, whatever was reached first: sums over them are equal in all processes, bit for bit.
         by_modality = {name: self.by_modality[name] for name in self.modulated if name in self.by_modality}
         updates, record = modulate(
-            by_modality, {name: parameter_owner(name) for name in by_modality}, ssp_losses=ssp_losses,
+            by_modality, {name: owner(name) for name in by_modality},
+            ssp_losses=ssp_losses if ranking is None else ranking,
             present=(counts_M > 0).tolist(), certainty=_certainty(statistics, config.regrad), cases=config.regrad.cases)
         both = [name for name in updates if name in self.plain]
         if both:

@@ -23,6 +23,7 @@ from mmdg_model.network import MMDG
 from mmdg_model.plain_values import from_plain, to_plain
 from mmdg_model.safetensors_header import BACKBONE_KEY, header_metadata
 from mmdg_model.vit import build_block, build_embedding
+from mmdg_model.weights.clip_text import ClipTextError, check_text_weights
 from mmdg_model.whole_file import write_whole
 
 FORMAT_VERSION = 1
@@ -30,6 +31,9 @@ FORMAT_VERSION = 1
 #: What a backbone's and a network's configuration both hold.
 BACKBONE_FIELDS = ("width", "heads", "depth", "patch_size", "image_size", "mlp_ratio", "layer_norm_eps", "activation",
                    "embedding_norm")
+
+#: Before the names of a CLIP's text tower in a file; `import-weights --text-tower` keeps it.
+_TEXT = "text."
 
 _ABOUT_KEYS = ("format_version", "backbone", "layout", "source_sha256", "pixel_mean", "pixel_std", "created_by")
 
@@ -107,6 +111,7 @@ class Backbone:
         pixel_mean, pixel_std: of RGB in 0..1, as it was trained; for the record, applied by nobody.
         created_by: program that wrote the file.
         hash: SHA-256 of the file in hexadecimal; empty before it is saved.
+        text: CLIP's text tower (`clip_text`), where the file carries it; None where not. Scores never need it.
     """
 
     config: BackboneConfig
@@ -117,6 +122,7 @@ class Backbone:
     pixel_std: tuple[float, ...]
     created_by: str
     hash: str = ""
+    text: dict[str, Tensor] | None = field(default=None, repr=False)
 
 
 def save_backbone(backbone: Backbone, path: Path) -> str:
@@ -126,10 +132,12 @@ def save_backbone(backbone: Backbone, path: Path) -> str:
         BackboneError: weights that `load_backbone` would refuse.
     """
     _check_weights(backbone.weights, backbone.config, str(path))
+    _check_text(backbone.text, str(path))
     about = {"format_version": FORMAT_VERSION, "backbone": backbone.config.to_dict(), "layout": backbone.layout,
              "source_sha256": backbone.source_sha256, "pixel_mean": list(backbone.pixel_mean),
              "pixel_std": list(backbone.pixel_std), "created_by": backbone.created_by}
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in backbone.weights.items()}
+    named = backbone.weights | {f"{_TEXT}{name}": weight for name, weight in (backbone.text or {}).items()}
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in named.items()}
     blob = safetensors.torch.save(weights, metadata={BACKBONE_KEY: json.dumps(about, sort_keys=True, allow_nan=False)})
     write_whole(path, blob)
     return hashlib.sha256(blob).hexdigest()
@@ -156,8 +164,12 @@ def load_backbone(path: Path) -> Backbone:
         raise BackboneError(f"backbone {path}: no metadata key {BACKBONE_KEY!r}; this is another kind of file: make a "
                             "backbone with mmdg import-weights")
     config = _described(about, str(path))
+    text = {name.removeprefix(_TEXT): weight for name, weight in weights.items() if name.startswith(_TEXT)} or None
+    weights = {name: weight for name, weight in weights.items() if not name.startswith(_TEXT)}
     _check_weights(weights, config, str(path))
-    return Backbone(config=config, weights=weights, layout=about["layout"], source_sha256=about["source_sha256"],
+    _check_text(text, str(path))
+    return Backbone(config=config, weights=weights, text=text, layout=about["layout"],
+                    source_sha256=about["source_sha256"],
                     pixel_mean=tuple(about["pixel_mean"]), pixel_std=tuple(about["pixel_std"]),
                     created_by=about["created_by"], hash=hashlib.sha256(blob).hexdigest())
 
@@ -227,6 +239,14 @@ def _described(about: object, place: str) -> BackboneConfig:
         return BackboneConfig.from_dict(about["backbone"])
     except ConfigError as error:
         raise BackboneError(f"backbone {place}: {error}; import it again") from error
+
+
+def _check_text(text: Mapping[str, Tensor] | None, place: str) -> None:
+    try:
+        if text is not None:
+            check_text_weights(text)
+    except ClipTextError as error:
+        raise BackboneError(f"backbone {place}: {error}; import it again with --text-tower") from error
 
 
 def _check_weights(weights: Mapping[str, Tensor], config: BackboneConfig, place: str) -> None:

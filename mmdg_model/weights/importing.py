@@ -15,9 +15,11 @@ from mmdg_model.network import MODALITIES, build_mmdg
 from mmdg_model.scorer import Purpose
 from mmdg_model.torch_scorer import measure_known_answer
 from mmdg_model.weights.backbone import BACKBONE_FIELDS, Backbone, BackboneConfig, save_backbone
+from mmdg_model.weights.clip_text import ClipTextError, text_tower_of
 from mmdg_model.weights.layout import Layout, Result, Translation, WeightImportError
 from mmdg_model.weights.layouts import AUTO, choose_layout
 from mmdg_model.weights.official import is_official
+from mmdg_model.weights.openai_clip import OPENAI_CLIP
 from mmdg_model.weights.plus_plus_file import PlusPlusWeights, save_plus_plus
 from mmdg_model.weights.released_mmdg import RELEASED_CHOICES
 from mmdg_model.weights.released_mmdg_plus_plus import plus_plus_shapes
@@ -40,6 +42,7 @@ class ImportReport:
         left_out: names that belong to the layout and were not needed, and what they are.
         config: of the result, plain values.
         purpose: of a checkpoint; None for a backbone.
+        text_tower: whether CLIP's text tower was kept beside the backbone.
     """
 
     layout: str
@@ -51,10 +54,12 @@ class ImportReport:
     left_out: dict[str, str]
     config: dict[str, int | float | str]
     purpose: Purpose | None
+    text_tower: bool = False
 
 
 def import_weights(source: Path, output: Path, *, layout: str = AUTO, purpose: Purpose | None = None,
-                   heads: int | None = None, depth_encoding: DepthEncoding | None = None) -> ImportReport:
+                   heads: int | None = None, depth_encoding: DepthEncoding | None = None,
+                   text_tower: bool = False) -> ImportReport:
     """Reads `source`, translates every weight, writes `output`, which must not exist.
 
     Args:
@@ -65,6 +70,7 @@ def import_weights(source: Path, output: Path, *, layout: str = AUTO, purpose: P
         heads: attention heads; by default one for each 64 channels.
         depth_encoding: what the checkpoint's depth input is; by default `identity_8bit`, because released models were
             trained on data-set images. A backbone has none.
+        text_tower: keep CLIP's text tower, too, for training methods that compare with sentences.
 
     Raises:
         WeightImportError: anything that does not fit. Nothing is written then.
@@ -73,13 +79,16 @@ def import_weights(source: Path, output: Path, *, layout: str = AUTO, purpose: P
         raise WeightImportError(f"output {output}: exists and is not overwritten; name another or remove it")
     file = read_source(source, trusted_torchscript=is_official)
     chosen = choose_layout(layout, file.weights, str(source))
+    if text_tower and chosen.name != OPENAI_CLIP.name:
+        raise WeightImportError(f"weights {source}: --text-tower goes with layout {OPENAI_CLIP.name!r}, this is "
+                                f"{chosen.name!r}: give the whole CLIP")
     translation = chosen.translate(file.weights, str(source))
     try:
         if chosen.result is Result.BACKBONE:
             if purpose is not None or depth_encoding is not None:
                 raise WeightImportError(f"weights {source}: layout {chosen.name!r} gives a backbone, which decides "
                                         "nothing: it takes no purpose and no depth encoding")
-            config, output_hash = _write_backbone(file, chosen, translation, heads, output)
+            config, output_hash = _write_backbone(file, chosen, translation, heads, output, text_tower)
         elif chosen.result is Result.MMDG_PLUS_PLUS:
             if depth_encoding is not None:
                 raise WeightImportError(f"weights {source}: a file of MMDG++ weights takes no depth encoding yet")
@@ -89,11 +98,11 @@ def import_weights(source: Path, output: Path, *, layout: str = AUTO, purpose: P
             purpose = purpose or Purpose.TEST
             config, output_hash = _write_checkpoint(file, chosen, translation, heads, purpose,
                                                     depth_encoding or DepthEncoding.IDENTITY_8BIT, output)
-    except ConfigError as error:
+    except (ConfigError, ClipTextError) as error:
         raise WeightImportError(f"weights {source}: {error}") from error
     return ImportReport(layout=chosen.name, result=chosen.result, source_sha256=file.sha256, output_sha256=output_hash,
                         prefix=file.prefix, container=file.container, left_out=translation.left_out, config=config,
-                        purpose=purpose)
+                        purpose=purpose, text_tower=text_tower)
 
 
 def infer_config(translation: Translation, layout: Layout, place: str, *, heads: int | None = None,
@@ -143,12 +152,12 @@ def _misshapen(place: str, name: str, translation: Translation, needed: str) -> 
 
 
 def _write_backbone(file: SourceFile, layout: Layout, translation: Translation, heads: int | None,
-                    output: Path) -> tuple[dict[str, int | float | str], str]:
+                    output: Path, text_tower: bool) -> tuple[dict[str, int | float | str], str]:
     config = infer_config(translation, layout, str(file.path), heads=heads)
     weights = translation.checked(config.shapes(), str(file.path), layout.name)
     backbone = Backbone(config=config, weights=weights, layout=layout.name, source_sha256=file.sha256,
                         pixel_mean=layout.convention.pixel_mean, pixel_std=layout.convention.pixel_std,
-                        created_by=_CREATED_BY)
+                        created_by=_CREATED_BY, text=text_tower_of(file.weights) if text_tower else None)
     return config.to_dict(), save_backbone(backbone, output)
 
 

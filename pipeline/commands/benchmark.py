@@ -89,7 +89,7 @@ def benchmark_command(
     limit_s = seconds(time_limit, "--time-limit") if time_limit else float("inf")
     try:
         paper = _paper_grid(table, recipe_name, config, methods, protocols, protocol, seeds, preset, scale,
-                            method_recipes)
+                            method_recipes, backbone)
         grid = (paper.grid if paper else
                 _grid(recipe_name, config, methods, protocols, protocol, seeds, preset))
         if parts:
@@ -143,7 +143,7 @@ def benchmark_command(
 
 def _paper_grid(table: str | None, recipe_name: str | None, config: Path | None, methods: str | None,
                 protocols: str | None, protocol: int | None, seeds: str | None, preset: str | None, scale: str | None,
-                method_recipes: Path | None) -> PaperGrid | None:
+                method_recipes: Path | None, backbone: Path | None) -> PaperGrid | None:
     """Of `--table`; None without it."""
     from mmdg_model.training.paper_grids import paper_grid
 
@@ -158,7 +158,7 @@ def _paper_grid(table: str | None, recipe_name: str | None, config: Path | None,
                                      param_hint=option)
     return paper_grid(table, seeds=_numbers(seeds) if seeds else (0,), methods=methods.split(",") if methods else (),
                       protocols=protocols.split(",") if protocols else (), scale=scale or "", preset=preset or "",
-                      method_recipes=method_recipes)
+                      method_recipes=method_recipes, backbone=backbone)
 
 
 def _grid(recipe_name: str | None, config: Path | None, methods: str | None, protocols: str | None,

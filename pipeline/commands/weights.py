@@ -39,6 +39,8 @@ def import_weights_command(
                                                           "default")] = None,
     depth_encoding: Annotated[str | None, typer.Option(help="what a whole MMDG's depth input is: identity_8bit (unless "
                                                             "stated) or metric_8bit")] = None,
+    text_tower: Annotated[bool, typer.Option("--text-tower", help="of a whole CLIP, keep the text tower, too: methods "
+                                                                  "that compare with sentences need it")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON line")] = False,
 ) -> None:
     """Import weights of another library, or released ones.
@@ -61,7 +63,7 @@ def import_weights_command(
     except ModuleNotFoundError as error:
         _fail(f"weights need PyTorch and safetensors (no module {error.name}): pip install 'mmdg-live[engine]'")
     try:
-        report = import_weights(source, output, layout=layout, heads=heads,
+        report = import_weights(source, output, layout=layout, heads=heads, text_tower=text_tower,
                                 purpose=Purpose(chosen_purpose) if chosen_purpose else None,
                                 depth_encoding=DepthEncoding(chosen_encoding) if chosen_encoding else None)
     except (WeightImportError, OSError) as error:

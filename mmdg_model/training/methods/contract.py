@@ -94,6 +94,8 @@ class MethodContext:
         start: a checkpoint of the same network, all of whose weights training starts from; None for none.
         compute: device, precision and processes.
         seed: of initial weights and of whatever the method draws.
+        weights_follow: all weights are about to be replaced (a finished run's are loaded to score, or the network is
+            only measured), so that a method which must start from pretrained ones is built without them.
     """
 
     model: ModelConfig
@@ -104,6 +106,7 @@ class MethodContext:
     compute: Compute
     seed: int
     start: Checkpoint | None = None
+    weights_follow: bool = False
 
 
 #: What to log of an update or an epoch: name, such as `loss/cross_entropy` or `ssp/rgb`, to a number (NaN: none today).

@@ -26,6 +26,8 @@ class MethodEntry:
             process's batch. Then parts and processes are joined as the mean of *their* losses, weighted by their
             numbers of samples: how a batch is split is part of the method. False: the update is that of one batch,
             however it was split.
+        needs_clip: starts from CLIP's two towers and nothing else: without such a backbone it is refused, so that no
+            figure of random weights stands beside published ones.
         still: settings under which training draws nothing beside dropout, so that updates can be compared.
         cross_entropy_alone: settings that leave the cross entropy on this row's network and none of its special terms;
             empty where nothing does.
@@ -40,5 +42,6 @@ class MethodEntry:
     fixed: Mapping[str, Any]
     own_backbone: bool = False
     batch_coupled: bool = False
+    needs_clip: bool = False
     still: Mapping[str, Any] = field(default_factory=dict)
     cross_entropy_alone: Mapping[str, Any] = field(default_factory=dict)

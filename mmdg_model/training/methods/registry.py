@@ -8,9 +8,13 @@ from typing import Any
 import msgspec
 
 from mmdg_model.training.methods import (
+    clip,
     cmfl,
+    dadm,
+    flip,
     iadg,
     mm_cdcn,
+    mmdg_plus_plus,
     ogm_ge,
     pmr,
     ssan,
@@ -20,14 +24,16 @@ from mmdg_model.training.methods import (
     vitaf,
     vp_fas,
 )
+from mmdg_model.training.methods.clip_start import clip_shortfall
 from mmdg_model.training.methods.contract import Method, MethodContext, MethodError
 from mmdg_model.training.methods.method_entry import MethodEntry
 from mmdg_model.training.methods.mmdg import MmdgSettings, build_mmdg_method
 from mmdg_model.training.methods.vit_early import ViTEarlySettings, build_vit_early
 from mmdg_model.training.methods.vit_late import ViTLateSettings, build_vit_late
 from mmdg_model.training.regrad import CertaintyFactor, ReGradCases
+from mmdg_model.weights.backbone import Backbone
 
-__all__ = ["METHODS", "MethodEntry", "MethodError", "build", "entry", "resolve_settings"]
+__all__ = ["METHODS", "MethodEntry", "MethodError", "build", "entry", "require_clip", "resolve_settings"]
 
 
 def _mmdg(name: str, title: str, summary: str, source: str, **fixed: Any) -> MethodEntry:
@@ -78,6 +84,10 @@ METHODS: dict[str, MethodEntry] = _by_name(
     *vp_fas.ROWS,
     *pmr.ROWS,
     *ogm_ge.ROWS,
+    *mmdg_plus_plus.ROWS,
+    *clip.ROWS,
+    *flip.ROWS,
+    *dadm.ROWS,
 )
 
 
@@ -90,6 +100,16 @@ def entry(name: str) -> MethodEntry:
     if name not in METHODS:
         raise MethodError(f"no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def require_clip(name: str, backbone: Backbone | None) -> None:
+    """Refuses a backbone that cannot start a method on CLIP, before anything is written for the run.
+
+    Raises:
+        MethodError: with the remedy; or no such method.
+    """
+    if entry(name).needs_clip and (shortfall := clip_shortfall(backbone)):
+        raise MethodError(f"method {name} {shortfall}")
 
 
 def resolve_settings(name: str, settings: Mapping[str, Any]) -> Any:

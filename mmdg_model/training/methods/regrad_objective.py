@@ -66,10 +66,10 @@ class ReGradMethod(PrototypeMethod):
             gradients, record = gathered.update(self.objective)
         except ReGradError as error:
             raise TrainingDiverged(f"{error}, at update {self.updates}") from error
-        scalars = _loss_scalars(gathered.statistics, self.objective.ssp_weight)
+        scalars = loss_scalars(gathered.statistics, self.objective.ssp_weight)
         self.require_finite(scalars)
         assign_gradients(self.trainable, gradients)
-        return scalars | _record_scalars(record) | {"update/skipped": float(not self.step())}
+        return scalars | record_scalars(record) | {"update/skipped": float(not self.step())}
 
     def _forward(self, batch: TrainingBatch) -> NetworkOutput:
         # Losses and backward passes are outside of autocast: `batch_gradients` widens what it takes.
@@ -81,14 +81,16 @@ class ReGradMethod(PrototypeMethod):
         return output if reader is None else reader.read_into(output, batch.present)
 
 
-def _loss_scalars(statistics: StepStatistics, ssp_weight: float) -> dict[str, float]:
+def loss_scalars(statistics: StepStatistics, ssp_weight: float, domain: str = "ssp") -> dict[str, float]:
+    """Means over the samples; `domain` is what the loss of domains is called."""
     samples = float(statistics.samples)
     cross_entropy = float(statistics.cross_entropy) / samples
     ssp = ssp_weight * float(statistics.ssp_loss.sum()) / samples
-    return {"loss/total": cross_entropy + ssp, "loss/cross_entropy": cross_entropy, "loss/ssp": ssp}
+    return {"loss/total": cross_entropy + ssp, "loss/cross_entropy": cross_entropy, f"loss/{domain}": ssp}
 
 
-def _record_scalars(record: StepRecord) -> dict[str, float]:
+def record_scalars(record: StepRecord) -> dict[str, float]:
+    """What a modulated step logs beside its losses."""
     regrad = record.regrad
     seen = [loss for loss in regrad.ssp_losses if not math.isnan(loss)]
     mean = sum(seen) / len(seen) if seen else math.nan
@@ -98,11 +100,11 @@ def _record_scalars(record: StepRecord) -> dict[str, float]:
         "ssp/variance": sum((loss - mean) ** 2 for loss in seen) / len(seen) if len(seen) > 1 else math.nan,
         **_by_modality("ssp_entropy", record.ssp_entropy),
         **_by_modality("certainty", regrad.certainty),
-        **_regrad_scalars(regrad),
+        **_of_regrad(regrad),
     }
 
 
-def _regrad_scalars(record: ReGradRecord) -> dict[str, float]:
+def _of_regrad(record: ReGradRecord) -> dict[str, float]:
     def number(value: float | None) -> float:
         return math.nan if value is None else value
 

@@ -13,7 +13,6 @@ import numpy as np
 from mmdg_model.scorer import Modality
 from mmdg_model.training.evaluation import Column
 from mmdg_model.training.evaluation_table import TITLES
-from mmdg_model.training.methods.registry import METHODS
 from mmdg_model.training.paper_grids import BACKBONE_SWAPS, BALANCE, FUSED, why_absent
 from mmdg_model.training.published_results import AVERAGE, TABLES, Figures
 from mmdg_model.training.report.figures import COLOURS, DrawnFigure, canvas, finished, read_series
@@ -104,7 +103,7 @@ def backbone_swaps(collection: Collection) -> Section | None:
                 continue
             row = ran.get((method, backbone))
             ours = ([_text(_cell(row, column_name, column)) for column in _SHOWN] if row is not None
-                    else ["not run" if name in METHODS else why_absent(name)] * len(_SHOWN))
+                    else [why_absent(name)] * len(_SHOWN))
             printed = _printed(name) if column_name == AVERAGE else None
             lines.append((TextCell(method, strong=True), TextCell(backbone),
                           TextCell(str(printed) if printed else "", faint=True),

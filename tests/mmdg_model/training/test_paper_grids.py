@@ -12,6 +12,8 @@ from mmdg_model.training.methods.registry import METHODS
 from mmdg_model.training.paper_grids import ITEMS, LATER_METHODS, paper_grid, read_scale, why_absent
 from mmdg_model.training.protocols import PROTOCOL_1, PROTOCOL_3
 from mmdg_model.training.published_results import TABLES
+from mmdg_model.weights.backbone import save_backbone
+from tests.mmdg_model.training.methods.builders import toy_backbone, toy_clip
 
 P1, P3 = ([each.name for each in group] for group in (PROTOCOL_1, PROTOCOL_3))
 
@@ -105,6 +107,23 @@ def test_later_methods_are_never_run_in_silence(name):
     with pytest.raises(GridError, match=f"none of {name} is implemented"):
         paper_grid("1", methods=(name,))
     assert why_absent(name) in ("needs CLIP weights", "not implemented here")
+
+
+@pytest.mark.parametrize("name", [name for name in LATER_METHODS if name in METHODS and METHODS[name].needs_clip])
+def test_rows_on_clip_are_planned_only_from_a_clip(name, tmp_path):
+    with pytest.raises(GridError, match=f"table 1: {name} needs CLIP weights.*mmdg import-weights"):
+        paper_grid("1", methods=(name,))
+    plain, clip = tmp_path / "vit.safetensors", tmp_path / "clip.safetensors"
+    save_backbone(toy_backbone(), plain)
+    save_backbone(toy_clip(), clip)
+    for backbone in (None, plain):
+        paper = paper_grid("1", methods=(name, "mmdg"), backbone=backbone)
+        assert {config.method for config in paper.grid.run_configs()} == {"mmdg"}
+        assert paper.absent == ((name, "needs CLIP weights"),)
+    paper = paper_grid("1", methods=(name, "mmdg"), backbone=clip)
+    assert {config.method for config in paper.grid.run_configs()} == {name, "mmdg"}
+    assert not paper.absent
+    assert why_absent(name) == "needs CLIP weights"
 
 
 # ---- recipe files ----

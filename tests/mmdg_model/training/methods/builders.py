@@ -1,16 +1,20 @@
 """A network, a backbone and samples small enough to train every method in a moment."""
 
 import dataclasses
+import functools
 
 import torch
 
-from mmdg_model.config import ModelConfig, TrainableParts
+from mmdg_model.config import Activation, EmbeddingNorm, ModelConfig, TrainableParts
 from mmdg_model.inputs import InputSpecification
+from mmdg_model.mmdg_plus_plus.clip_towers import build_text_tower
+from mmdg_model.mmdg_plus_plus.config import DomainPromptConfig
 from mmdg_model.training.compute import SingleProcess, require_finite_gradients
 from mmdg_model.training.methods.contract import MethodContext, OptimiserConfig, TrainingBatch
 from mmdg_model.training.methods.registry import build, entry
 from mmdg_model.training.ssp_loss import DomainClasses
 from mmdg_model.weights.backbone import Backbone, BackboneConfig
+from mmdg_model.weights.clip_text import text_heads
 
 TOY = ModelConfig(width=24, heads=3, depth=2, image_size=32, trainable_parts=TrainableParts.EVERYTHING)
 #: For comparisons up to rounding: nothing drawn, and an optimiser that does not blow small differences up.
@@ -48,6 +52,8 @@ def context(model=TOY, *, classes=CLASSES, optimiser=None, backbone=None, comput
 
 
 def method(name, model=TOY, *, settings=None, **changes):
+    if entry(name).needs_clip and changes.get("backbone") is None:
+        changes["backbone"] = toy_clip(model, meta=model.width > TOY.width)
     return build(name, settings or {}, context(model, **changes))
 
 
@@ -106,6 +112,30 @@ def toy_backbone(model=TOY, seed=7):
                                             for name, shape in config.shapes().items()},
                     layout="test", source_sha256="0" * 64, pixel_mean=(0.5,) * 3, pixel_std=(0.5,) * 3,
                     created_by="a test")
+
+
+@functools.cache
+def toy_clip(model=TOY, *, meta=False, seed=7):
+    """A CLIP of the model's shape that nobody trained, for tests; with `meta` without a byte of weights."""
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(BackboneConfig)
+              if hasattr(model, field.name)}
+    joint = 2 * model.width // 3
+    config = BackboneConfig(**fields | {
+        "activation": Activation.QUICK_GELU, "embedding_norm": EmbeddingNorm.LAYER_NORM, "layer_norm_eps": 1e-5,
+        "projection_width": joint})
+    with torch.device("meta" if meta else "cpu"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tower = build_text_tower(DomainPromptConfig(
+            width=joint, heads=text_heads(joint), depth=model.depth, mlp_ratio=model.mlp_ratio, feature_width=joint))
+        weights = {name: torch.zeros(shape) if name == "embedding.patches.bias" else 0.2 * torch.randn(shape)
+                   + float("norm" in name and name.endswith("weight")) for name, shape in config.shapes().items()}
+    return Backbone(config=config, weights=weights, text=tower.state_dict(), layout="test", source_sha256="0" * 64,
+                    pixel_mean=(0.5,) * 3, pixel_std=(0.5,) * 3, created_by="a test")
+
+
+def start_for(name, model=TOY):
+    """The backbone that a row starts from."""
+    return toy_clip(model) if entry(name).needs_clip else toy_backbone(model)
 
 
 def meta_backbone():
