@@ -12,8 +12,6 @@ const SIGNATURE_DOMAIN = Buffer.from('mmdg-decision-v1\0', 'ascii');
 /** No decision of this contract takes longer or may be acted on later. */
 const MAX_SESSION_MS = 11_000;
 const MAX_EXPIRY_MS = 5_000;
-/** Messages are flat; the deepest has three levels. */
-const MAX_DEPTH = 32;
 
 /** Sessions whose decision has opened once. */
 const spent = new WeakSet();
@@ -143,7 +141,6 @@ function scan(text) {
     const inside = stack.at(-1);
     if (word === '{' || word === '[') {
       stack.push(word === '{' ? {keys: new Set(), key: null} : null);
-      if (stack.length > MAX_DEPTH) throw new KioskError('bad_answer', 'nested too deeply');
     } else if (word === '}' || word === ']') {
       stack.pop();
     } else if (word === ',') {
