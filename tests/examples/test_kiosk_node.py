@@ -151,8 +151,9 @@ def test_whole_sessions_with_a_simulated_engine(served, transport):
     where = {"KIOSK_ENDPOINT": ipc} if transport == "ipc" else {"KIOSK_BUNDLE": bundle}
     answer = node("--test", "--test-reporter=tap", "test/live.test.mjs", **where)
     assert answer.returncode == 0, answer.stdout
-    assert counted(answer) == {"pass": 9, "fail": 0, "skipped": 1} if transport == "ipc" else {
-        "pass": 10, "fail": 0, "skipped": 0}
+    # On ipc there is no key that could be refused.
+    assert counted(answer) == {"fail": 0} | (
+        {"pass": 9, "skipped": 1} if transport == "ipc" else {"pass": 10, "skipped": 0})
 
 
 @with_zeromq
