@@ -165,6 +165,19 @@ test('a key that is not authorised gets no answer, again and again', {skip: skip
   }, () => new KioskClient(endpoint ?? where, {timeoutMs: 200, signingKeys, curve: {...curve, clientPublic, clientSecret}}));
 });
 
+test('a signing key whose last day is over is not trusted', {skip: skip || (!bundle && 'ipc')}, async () => {
+  const {endpoint: where, curve, signingKeys} = readBundle(bundle);
+  for (const [day, trusted] of [['2020-01-01', 0], ['9999-12-31', signingKeys.length]]) {
+    const until = new Map(signingKeys.map((key) => [key, day]));
+    await withClient(async (client) => {
+      await client.hello();
+      const session = await begin(client, 'front-slow');
+      assert.equal(session.signingKeys.size, trusted);
+      await client.cancel(session);
+    }, () => new KioskClient(endpoint ?? where, {...options, signingKeys, until, curve}));
+  }
+});
+
 test('no keys, no client', {skip}, () => {
   assert.throws(() => new KioskClient('tcp://127.0.0.1:1', {trustHello: true}), refusal('no_curve'));
   assert.throws(() => new KioskClient('ipc:///nowhere'), refusal('bad_key'));
