@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from mmdg_model.scorer import Purpose
 from pipeline import messages
-from pipeline.channels import DEALER, PULL, PUSH, Endpoints, Sockets, drain, make_runtime_dir
+from pipeline.channels import DEALER, PULL, PUSH, ChannelError, Endpoints, Sockets, drain, make_runtime_dir, send_now
 from pipeline.decision_stage import DecisionStage, DecisionStageSettings
 from pipeline.kiosk_sockets import TransportSettings
 from pipeline.messages import MessageError, Observation, Progress, Report, Score
@@ -94,10 +94,16 @@ class SimulatedEngine:
             context.close(300)
 
     def serve(self, should_stop: Callable[[], bool]) -> None:
-        """Feed the scenes in real time until `should_stop`. Raises what ended the decision process."""
+        """Feed the scenes in real time until `should_stop`.
+
+        Raises:
+            ChannelError: the decision process has ended; or what it ended with.
+        """
         while not should_stop():
             if self.error is not None:
                 raise self.error
+            if not self._thread.is_alive():
+                raise ChannelError("the decision process has ended; nothing is served any more")
             now_ns = time.monotonic_ns()
             for scene in self._scenes.values():
                 for message in scene.step(now_ns):
@@ -108,7 +114,7 @@ class SimulatedEngine:
     def _send(self, message: messages.Message) -> None:
         socket = self._observations if isinstance(message, Observation) else (
             self._scores if isinstance(message, Score) else self._control)
-        socket.send(messages.encode(message))
+        send_now(socket, [messages.encode(message)])  # never wait for a decision process that has ended
 
     def _listen(self, wait_ms: float) -> None:
         """Take what a supervisor would hear."""
