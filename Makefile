@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training bare lock lock-sizes reproduce-small reproduce-tables simulate-small audit-simulator train-default evaluate-default ship-default generalisation clean
+.PHONY: help set-up demo test lint bench bench-model bench-training kiosk-node bare lock lock-sizes reproduce-small reproduce-tables simulate-small audit-simulator train-default evaluate-default ship-default generalisation clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -43,6 +43,12 @@ bench: set-up  ## every benchmark script, quickly where it can; prints ratios fr
 	  [ -e "$$script" ] || { echo 'no benchmarks in this tree'; break; }; \
 	  quick=; ! grep -q -e --quick "$$script" || quick=--quick; \
 	  echo "== $$script $$quick"; $(RUN)/python "$$script" $$quick; done
+
+# NPM names another npm. The client's tests run in `make test`, too, those with an engine only where this was done before.
+NPM ?= npm
+kiosk-node: set-up  ## the Node.js client: npm ci, its own tests, whole sessions with a simulated engine, the door (needs node 20)
+	cd examples/kiosk_node && $(NPM) ci --no-audit --no-fund && $(NPM) test
+	$(RUN)/python -m pytest tests/examples/test_kiosk_node.py
 
 bare:  ## prove set-up, doctor and demo in a minimal Debian chroot (needs root and debootstrap; 3: not possible here)
 	bash scripts/bare.sh

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import json
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any, Self, TypeGuard
 
@@ -37,6 +37,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024
 #: No decision of this contract takes longer or may be acted on later.
 _MAX_SESSION_MS = 11_000
 _MAX_EXPIRY_MS = 5_000
+_MAX_DEADLINE_MS = 10_000
 #: Between the engine's deadline and giving up on an answer.
 _GRACE_S = 2.0
 _EVENTS_AT_ONCE = 200
@@ -105,6 +106,50 @@ class KioskDecision:
         return str(self.fields.get("reason"))
 
 
+@dataclass(frozen=True)
+class KioskBundle:
+    """A file of `mmdg keys client`. endpoint: of the command socket, where it was given. signing_keys: base64.
+
+    until: the last day (UTC, ISO 8601) of those that end, by the same text.
+    """
+
+    path: str
+    endpoint: str | None
+    curve: CurveKeys
+    signing_keys: tuple[str, ...]
+    until: dict[str, str]
+
+    @classmethod
+    def read(cls, path: str) -> KioskBundle:
+        """Raises `KioskError` (`bad_bundle`): the file cannot be read or lacks something."""
+        try:
+            with open(path, "rb") as file:
+                bundle = read_json(file.read())
+            if bundle["format"] != "mmdg-client-v1":
+                raise ValueError(f"format {bundle['format']!r}")
+            parts = [bundle[name] for name in ("server_public_key", "client_public_key", "client_secret_key")]
+            keys = {key["public_key"]: key.get("until") for key in bundle["signing_public_keys"]}
+            until = {key: date.fromisoformat(day).isoformat() for key, day in keys.items() if day is not None}
+            if not all(isinstance(text, str) for text in [*parts, bundle["endpoint"] or ""]):
+                raise ValueError("endpoint and keys are texts")
+            _by_id(keys)
+            return cls(path, bundle["endpoint"] or None, CurveKeys(*parts), tuple(keys), until)
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, KioskError) as error:
+            raise KioskError("bad_bundle", f"{path}: {type(error).__name__}: {error}") from error
+
+    def trusted(self) -> list[str]:
+        """The signing keys that have not ended by today."""
+        today = datetime.now(UTC).date().isoformat()
+        return [key for key in self.signing_keys if self.until.get(key, today) >= today]
+
+    def at(self, endpoint: str | None) -> tuple[str, CurveKeys | None]:
+        """The endpoint, or else the bundle's own, and the keys that it takes. Raises `KioskError` (`bad_bundle`)."""
+        where = endpoint or self.endpoint
+        if where is None:
+            raise KioskError("bad_bundle", f"{self.path}: it names no endpoint: give one")
+        return where, self.curve if where.startswith("tcp://") else None
+
+
 def is_open(decision: KioskDecision | None, session: KioskSession, *, accept_simulated: bool = False,
             required_modalities: Iterable[str] = (), now_ns: int | None = None) -> bool:
     """Whether this decision opens, once. False for anything missing, unknown, late, foreign, unsigned or already used.
@@ -134,7 +179,7 @@ def is_open(decision: KioskDecision | None, session: KioskSession, *, accept_sim
              or (accept_simulated and fields.get("simulated") is True and fields.get("model_purpose") == "simulated"))
         and isinstance(used, list) and all(modality in used for modality in required_modalities)
         and fields.get("session_id") == session.session_id
-        and isinstance(nonce, str) and hmac.compare_digest(nonce.encode(), session.nonce.encode())
+        and isinstance(nonce, str) and _same(nonce, session.nonce)
         and "transaction_hash" in fields and fields["transaction_hash"] == session.transaction_hash
         and (time.monotonic_ns() if now_ns is None else now_ns) < expires_ns)
     session.spent = session.spent or opens
@@ -170,7 +215,12 @@ def _by_id(keys: Iterable[str]) -> dict[str, bytes]:
 
 
 def _in_range(value: Any, low: float, high: float) -> TypeGuard[float]:
-    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+    return type(value) in (int, float) and low <= value <= high  # neither holds for what is not finite
+
+
+def _same(one: str, other: str) -> bool:
+    """In constant time; half a surrogate pair, which JSON can spell, is compared and not raised."""
+    return hmac.compare_digest(*(text.encode("utf-8", "surrogatepass") for text in (one, other)))
 
 
 def read_json(data: bytes) -> dict[str, Any]:
@@ -180,8 +230,11 @@ def read_json(data: bytes) -> dict[str, Any]:
             raise ValueError("a key is repeated")
         return dict(pairs)
 
-    try:
-        value = json.loads(data, object_pairs_hook=unique)
+    def no_number(word: str) -> None:
+        raise ValueError(f"{word} is no JSON")
+
+    try:  # decoded first: on its own, json guesses at UTF-16 and UTF-32, and takes a byte order mark
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         raise KioskError("bad_answer", f"not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -211,7 +264,8 @@ class KioskClient:
         self.lost_events = 0
         self.on_frames: Callable[[list[bytes]], None] | None = None  # sees everything that arrives, for diagnosis
         self._pinned = None if signing_keys is None else _by_id(signing_keys)
-        self._curve = curve
+        self._bundle: KioskBundle | None = None
+        self.curve = curve
         self._decisions: dict[str, list[bytes]] = {}
         self._sequences: dict[bytes, int] = {}  # topic -> last event
         self._requests = 0
@@ -227,32 +281,22 @@ class KioskClient:
         Raises:
             KioskError: `bad_bundle`, the file cannot be read or lacks something.
         """
-        try:
-            with open(path, "rb") as file:
-                bundle = read_json(file.read())
-            if bundle["format"] != "mmdg-client-v1":
-                raise ValueError(f"format {bundle['format']!r}")
-            where = endpoint or bundle["endpoint"]
-            if not isinstance(where, str):
-                raise ValueError("it names no endpoint: give one")
-            today = datetime.now(UTC).date().isoformat()
-            keys = [str(key["public_key"]) for key in bundle["signing_public_keys"]
-                    if key.get("until") is None or str(key["until"]) >= today]
-            curve = CurveKeys(*(str(bundle[part]) for part in (
-                "server_public_key", "client_public_key", "client_secret_key")))
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, KioskError) as error:
-            raise KioskError("bad_bundle", f"{path}: {type(error).__name__}: {error}") from error
-        return cls(where, name=name, timeout_s=timeout_s, signing_keys=keys,
-                   curve=curve if where.startswith("tcp://") else None)
+        bundle = KioskBundle.read(path)
+        where, curve = bundle.at(endpoint)
+        client = cls(where, name=name, timeout_s=timeout_s, signing_keys=bundle.signing_keys, curve=curve)
+        client._bundle = bundle
+        return client
 
     def _open(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
+        # Without a connection, which is what a refused client has, a send would wait for ever.
+        socket.setsockopt(zmq.SNDTIMEO, max(0, round(self.timeout_s * 1000)))
         socket.setsockopt(zmq.MAXMSGSIZE, _MAX_MESSAGE_BYTES)
-        if self._curve is not None:
-            socket.setsockopt(zmq.CURVE_SERVERKEY, self._curve.server_public.encode())
-            socket.setsockopt(zmq.CURVE_PUBLICKEY, self._curve.client_public.encode())
-            socket.setsockopt(zmq.CURVE_SECRETKEY, self._curve.client_secret.encode())
+        if self.curve is not None:
+            socket.setsockopt(zmq.CURVE_SERVERKEY, self.curve.server_public.encode())
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, self.curve.client_public.encode())
+            socket.setsockopt(zmq.CURVE_SECRETKEY, self.curve.client_secret.encode())
         socket.connect(endpoint)
         return socket
 
@@ -274,11 +318,9 @@ class KioskClient:
         Raises:
             KioskError: an error reply, no answer within `timeout_s`, or an answer that cannot be read.
         """
-        self._requests += 1
-        request = str(self._requests)
-        self._commands.send(json.dumps({"type": kind, "contract": CONTRACT, "request": request, **fields}).encode())
         end = time.monotonic() + self.timeout_s
-        while (left_s := end - time.monotonic()) > 0:
+        request = self._send(kind, fields)
+        while request is not None and (left_s := end - time.monotonic()) > 0:
             if not self._commands.poll(max(1, int(left_s * 1000))):
                 continue
             envelope, more = self._receive()
@@ -290,9 +332,21 @@ class KioskClient:
         raise KioskError("no_answer", f"{self.endpoint} did not answer {kind} within {self.timeout_s:g} s: it is not "
                                       "served, or this user is not admitted to it")
 
+    def _send(self, kind: str, fields: dict[str, Any], flags: int = 0) -> str | None:
+        """The request's name; None: there is no connection to send it over."""
+        self._requests += 1
+        request = str(self._requests)
+        command = json.dumps({"type": kind, "contract": CONTRACT, "request": request, **fields}).encode()
+        try:
+            self._commands.send(command, flags)
+        except zmq.Again:
+            return None
+        return request
+
     def exchange(self, *frames: bytes, timeout_s: float | None = None) -> dict[str, Any] | None:
         """Send frames as they are, and read the next answer; None when none comes. For tests of an engine."""
-        self._commands.send_multipart(list(frames))
+        with contextlib.suppress(zmq.Again):
+            self._commands.send_multipart(list(frames))
         if not self._commands.poll(round((self.timeout_s if timeout_s is None else timeout_s) * 1000)):
             return None
         return self._receive()[0]
@@ -307,9 +361,17 @@ class KioskClient:
         return envelope, more
 
     def hello(self) -> dict[str, Any]:
-        """Introduce ourselves; must come first. Returns what the engine says of itself."""
-        self.engine, _ = self.command("hello", client=self.name, contract_min=CONTRACT, contract_max=CONTRACT)
-        return self.engine
+        """Introduce ourselves; must come first. Returns what the engine says of itself.
+
+        Raises:
+            KioskError: `unsupported_contract`: no version that both speak.
+        """
+        engine, _ = self.command("hello", client=self.name, contract_min=CONTRACT, contract_max=CONTRACT)
+        if engine.get("contract") != CONTRACT:
+            raise KioskError("unsupported_contract",
+                             f"the engine speaks contract {engine.get('contract')!r}, this client {CONTRACT}")
+        self.engine = engine
+        return engine
 
     def begin(self, camera: str, *, policy: str = "default", deadline_ms: int | None = None,
               transaction_hash: str | None = None) -> KioskSession:
@@ -317,15 +379,18 @@ class KioskClient:
         nonce, began_ns = secrets.token_hex(32), time.monotonic_ns()
         reply, _ = self.command("session.begin", camera=camera, nonce=nonce, policy=policy, deadline_ms=deadline_ms,
                                 transaction_hash=transaction_hash)
-        try:
-            return KioskSession(session_id=str(reply["session_id"]), nonce=nonce, transaction_hash=transaction_hash,
-                                began_ns=began_ns, deadline_ms=int(reply["deadline_ms"]),
-                                keepalive_ms=int(reply["keepalive_ms"]), event_topic=str(reply["event_topic"]),
-                                signing_keys=self._trusted())
-        except (KeyError, TypeError, ValueError) as error:
-            raise KioskError("bad_answer", f"session.begin was answered {reply}") from error
+        texts, limits = [reply.get(name) for name in ("session_id", "event_topic")], [
+            reply.get(name) for name in ("deadline_ms", "keepalive_ms")]
+        if not (all(isinstance(text, str) for text in texts)
+                and all(type(limit) is int and 0 < limit <= _MAX_DEADLINE_MS for limit in limits)):
+            raise KioskError("bad_answer", f"session.begin was answered {reply}")
+        return KioskSession(session_id=reply["session_id"], nonce=nonce, transaction_hash=transaction_hash,
+                            began_ns=began_ns, deadline_ms=reply["deadline_ms"], keepalive_ms=reply["keepalive_ms"],
+                            event_topic=reply["event_topic"], signing_keys=self._trusted())
 
     def _trusted(self) -> dict[str, bytes]:
+        if self._bundle is not None:
+            return _by_id(self._bundle.trusted())  # of today: a kiosk runs for months
         if self._pinned is not None:
             return self._pinned
         return _by_id(str(key["public_key"]) for key in self.engine["signing_keys"])
@@ -356,7 +421,10 @@ class KioskClient:
         It takes effect in its own time; the engine then tells how open sessions stand (`session.state`).
         """
         if self._events is None:
-            self._events = self._open(zmq.SUB, str(self.engine["events_endpoint"]))
+            told, scheme = str(self.engine["events_endpoint"]), self.endpoint.partition("://")[0]
+            if not told.startswith(f"{scheme}://"):
+                raise KioskError("bad_answer", f"commands go over {scheme}, the engine names {told} for events")
+            self._events = self._open(zmq.SUB, told)
         self._events.subscribe(str(self.engine["event_topic"]) if topic is None else topic)
 
     def next_event(self, timeout_s: float) -> dict[str, Any] | None:
@@ -395,10 +463,7 @@ class KioskClient:
                 poller.register(socket, zmq.POLLIN)
         while session.session_id not in self._decisions and (now_ns := time.monotonic_ns()) < end_ns:
             if now_ns >= next_keepalive_ns:
-                self._requests += 1
-                self._commands.send(json.dumps({"type": "session.keepalive", "contract": CONTRACT,
-                                                "request": str(self._requests),
-                                                "session_id": session.session_id}).encode())
+                self._send("session.keepalive", {"session_id": session.session_id}, zmq.NOBLOCK)
                 next_keepalive_ns = now_ns + session.keepalive_ms * 500_000
             ready = dict(poller.poll(max(1, int((min(next_keepalive_ns, end_ns) - now_ns) / 1e6))))
             if self._commands in ready:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from mmdg_model.scorer import Purpose
 from pipeline import messages
-from pipeline.channels import DEALER, PULL, PUSH, Endpoints, Sockets, drain, make_runtime_dir
+from pipeline.channels import DEALER, PULL, PUSH, ChannelError, Endpoints, Sockets, drain, make_runtime_dir, send_now
 from pipeline.decision_stage import DecisionStage, DecisionStageSettings
+from pipeline.kiosk_sockets import TransportSettings
 from pipeline.messages import MessageError, Observation, Progress, Report, Score
 from pipeline.policy import Policy
 from pipeline.security import Role, RoleMap
@@ -30,8 +31,9 @@ _STARTS_WITHIN_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class SimulatedEngineSettings:
-    """endpoint: `ipc://PATH`. cameras: scene by name. role: of programs of our own user.
+    """endpoint: `ipc://PATH`, or `tcp://HOST:PORT` with keys. cameras: scene by name.
 
+    role: of programs of our own user, on ipc. transport: keys and limits; the keys' folder signs the decisions.
     approach_ms: how long a person is too far away when a session begins.
     """
 
@@ -40,6 +42,7 @@ class SimulatedEngineSettings:
     faults: SyntheticFaults = field(default_factory=SyntheticFaults)
     policies: Mapping[str, Policy] = field(default_factory=lambda: {"default": SYNTHETIC_POLICY})
     role: Role = Role.KIOSK
+    transport: TransportSettings = field(default_factory=TransportSettings)
     approach_ms: float = 500.0
     seed: int = 0
 
@@ -83,17 +86,24 @@ class SimulatedEngine:
             DecisionStage(context, DecisionStageSettings(
                 policies=self.settings.policies, local_policy=next(iter(self.settings.policies)),
                 cameras=tuple(self.settings.cameras), model=SYNTHETIC_MODEL, kiosk_endpoint=self.settings.endpoint,
-                roles=RoleMap(uids={os.getuid(): self.settings.role}), synthetic=True)).serve()
+                roles=RoleMap(uids={os.getuid(): self.settings.role}),
+                transport=self.settings.transport, synthetic=True)).serve()
         except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
             self.error = error
         finally:
             context.close(300)
 
     def serve(self, should_stop: Callable[[], bool]) -> None:
-        """Feed the scenes in real time until `should_stop`. Raises what ended the decision process."""
+        """Feed the scenes in real time until `should_stop`.
+
+        Raises:
+            ChannelError: the decision process has ended; or what it ended with.
+        """
         while not should_stop():
             if self.error is not None:
                 raise self.error
+            if not self._thread.is_alive():
+                raise ChannelError("the decision process has ended; nothing is served any more")
             now_ns = time.monotonic_ns()
             for scene in self._scenes.values():
                 for message in scene.step(now_ns):
@@ -104,7 +114,7 @@ class SimulatedEngine:
     def _send(self, message: messages.Message) -> None:
         socket = self._observations if isinstance(message, Observation) else (
             self._scores if isinstance(message, Score) else self._control)
-        socket.send(messages.encode(message))
+        send_now(socket, [messages.encode(message)])  # never wait for a decision process that has ended
 
     def _listen(self, wait_ms: float) -> None:
         """Take what a supervisor would hear."""

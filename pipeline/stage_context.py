@@ -22,6 +22,9 @@ class StageContext:
 
     SIGTERM sets the stop flag; SIGINT is ignored (the terminal sends it to the whole group, and only the supervisor
     answers it, so that the stop has an order). If the supervisor dies the kernel sends us SIGTERM.
+
+    install_signals: False in a thread of another program's process, which alone decides how long it runs: the shell
+    that started it may be gone long before.
     """
 
     def __init__(self, name: str, endpoints: Endpoints, *, install_signals: bool = True) -> None:
@@ -30,7 +33,7 @@ class StageContext:
         self.sockets = Sockets()
         self.log = logging.getLogger(name)
         self._stop = False
-        self._parent = os.getppid()
+        self._parent = os.getppid() if install_signals else None
         self._last_progress_ns = 0
         self._last_state = ""
         if install_signals:
@@ -46,7 +49,7 @@ class StageContext:
 
     @property
     def stop_requested(self) -> bool:
-        if os.getppid() != self._parent:  # the supervisor is gone: nobody may keep running
+        if self._parent is not None and os.getppid() != self._parent:  # the supervisor is gone: nobody may keep running
             self._stop = True
         return self._stop
 

@@ -1,6 +1,7 @@
 """A door that opens for live people: the whole of what a kiosk in Python has to do.
 
-    python door.py ipc:///run/mmdg/kiosk --camera front --key <base64 of the engine's public key>
+    python door.py --bundle gate-3.mmdg-client.json --camera front
+    python door.py ipc:///run/mmdg/kiosk --key <base64 of the engine's public key>
 
 It needs pyzmq, cryptography and `kiosk_client.py` beside it (a copy of `pipeline/kiosk_client.py`), or mmdg-live
 installed. Exit code 0: the door was opened. 1: it stayed closed. 2: no engine answers.
@@ -40,15 +41,19 @@ def show(event: dict[str, Any]) -> None:
 def main() -> int:
     """One attempt of one person."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("endpoint")
+    parser.add_argument("endpoint", nargs="?", help="default: the bundle's")
+    parser.add_argument("--bundle", help="file of mmdg keys client: endpoint, CURVE keys, signing keys")
     parser.add_argument("--camera", default="front")
     parser.add_argument("--key", action="append", help="public key that decisions must be signed with; pin it")
     parser.add_argument("--accept-simulated", action="store_true", help="for tests before a simulated engine alone")
     options = parser.parse_args()
+    if options.endpoint is None and options.bundle is None:
+        parser.error("name an endpoint or a bundle")
     # What the door is opened for: an order, a visit. The decision is bound to it and opens nothing else.
     transaction = hashlib.sha256(b"visit 4711").hexdigest()
     try:
-        with KioskClient(options.endpoint, name="door", signing_keys=options.key) as client:
+        with (KioskClient(options.endpoint, name="door", signing_keys=options.key) if options.bundle is None
+              else KioskClient.from_bundle(options.bundle, endpoint=options.endpoint, name="door")) as client:
             client.hello()
             client.subscribe()
             session = client.begin(options.camera, transaction_hash=transaction)

@@ -6,18 +6,24 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.kiosk_client import KioskClient, KioskError, is_open
+from pipeline.kiosk_client import KioskBundle, KioskClient, KioskError, is_open
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 kiosk = typer.Typer(no_args_is_help=True, help="Talk to the kiosk socket of an engine, or serve a simulated one.")
 
-Endpoint = Annotated[str, typer.Argument(help="The engine's kiosk endpoint, such as ipc:///run/mmdg/kiosk.")]
+Endpoint = Annotated[str | None, typer.Argument(
+    help="The engine's kiosk endpoint, such as ipc:///run/mmdg/kiosk. With --bundle: instead of the bundle's own.")]
+Bundle = Annotated[Path | None, typer.Option(
+    "--bundle", help="A file of mmdg keys client: endpoint, CURVE keys for tcp, keys that sign decisions.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines instead of text.")]
 Keys = Annotated[list[str] | None, typer.Option(
     "--key", help="Base64 of a public key that decisions must be signed with. Without one the engine is believed.")]
@@ -66,32 +72,44 @@ def guidance_text(code: str | None) -> str:
     return "Thank you, hold on" if code is None else GUIDANCE_TEXT.get(code, "Please wait")
 
 
+@contextmanager
+def _connection(endpoint: str | None, bundle: Path | None, *, name: str,
+                keys: list[str] | None = None, timeout_s: float = 2.0) -> Iterator[KioskClient]:
+    """A client; says why and exits with 2 where no engine answers or the bundle cannot be used."""
+    try:
+        if bundle is not None and keys:
+            raise typer.BadParameter("a bundle brings its own keys", param_hint="--key")
+        if bundle is None and endpoint is None:
+            raise typer.BadParameter("name the engine's endpoint, or a --bundle that does", param_hint="ENDPOINT")
+        with (KioskClient(str(endpoint), name=name, timeout_s=timeout_s, signing_keys=keys) if bundle is None
+              else KioskClient.from_bundle(str(bundle), endpoint=endpoint, name=name, timeout_s=timeout_s)) as client:
+            yield client
+    except KioskError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_NO_ENGINE) from error
+
+
 def _print(event: dict[str, Any], as_json: bool) -> None:
     typer.echo(json.dumps(event) if as_json else describe(event))
 
 
 @kiosk.command()
-def watch(endpoint: Endpoint, as_json: AsJson = False,
+def watch(endpoint: Endpoint = None, bundle: Bundle = None, as_json: AsJson = False,
           seconds: Annotated[float | None, typer.Option(help="Stop after this long.")] = None) -> None:
     """Print every event of every session until stopped. Exit code 2: no engine answers."""
     end = None if seconds is None else time.monotonic() + seconds
-    with KioskClient(endpoint, name="mmdg kiosk watch") as client:
-        try:
-            client.hello()
-            client.subscribe("")
-            while end is None or time.monotonic() < end:
-                event = client.next_event(0.2)
-                if event is not None:
-                    _print(event, as_json)
-        except KioskError as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(EXIT_NO_ENGINE) from error
-        except KeyboardInterrupt:
-            return
+    with suppress(KeyboardInterrupt), _connection(endpoint, bundle, name="mmdg kiosk watch") as client:
+        client.hello()
+        client.subscribe("")
+        while end is None or time.monotonic() < end:
+            event = client.next_event(0.2)
+            if event is not None:
+                _print(event, as_json)
 
 
 @kiosk.command()
-def begin(endpoint: Endpoint, camera: Annotated[str, typer.Option(help="Name of the camera in the configuration.")],
+def begin(camera: Annotated[str, typer.Option(help="Name of the camera in the configuration.")],
+          endpoint: Endpoint = None, bundle: Bundle = None,
           policy: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
           deadline_ms: Annotated[int | None, typer.Option(help="Instead of the policy's.")] = None,
           accept_simulated: Annotated[bool, typer.Option(help="Let a simulated camera open: for tests.")] = False,
@@ -100,16 +118,12 @@ def begin(endpoint: Endpoint, camera: Annotated[str, typer.Option(help="Name of 
 
     Exit code 0: the decision opens. 1: it does not. 2: no engine answers, or it refuses the session.
     """
-    with KioskClient(endpoint, name="mmdg kiosk begin", signing_keys=keys) as client:
-        try:
-            client.hello()
-            client.subscribe()
-            session = client.begin(camera, policy=policy, deadline_ms=deadline_ms)
-            decision = client.wait_decision(
-                session, lambda event: None if event.get("type") == "session.decision" else _print(event, as_json))
-        except KioskError as error:
-            typer.echo(str(error), err=True)
-            raise typer.Exit(EXIT_NO_ENGINE) from error
+    with _connection(endpoint, bundle, name="mmdg kiosk begin", keys=keys) as client:
+        client.hello()
+        client.subscribe()
+        session = client.begin(camera, policy=policy, deadline_ms=deadline_ms)
+        decision = client.wait_decision(
+            session, lambda event: None if event.get("type") == "session.decision" else _print(event, as_json))
         opens = is_open(decision, session, accept_simulated=accept_simulated)
     if decision is None:
         typer.echo("no decision came: closed", err=True)
@@ -130,12 +144,15 @@ def schema() -> None:
 @kiosk.command()
 def simulate(
     endpoint: Annotated[str, typer.Argument(
-        help="Where to serve, such as ipc:///tmp/mmdg-kiosk/kiosk; the directory is made with mode 700.")],
+        help="Where to serve, such as ipc:///tmp/mmdg-kiosk/kiosk, whose directory is made with mode 700, or, with "
+             "--keys, tcp://127.0.0.1:5560.")],
     scene: Annotated[str, typer.Option(
         help="bona_fide, print, screen, mask, doubtful, nobody, two_people.")] = "bona_fide",
     camera: Annotated[str, typer.Option(help="Its name.")] = "front",
     fault: Annotated[str, typer.Option(help="Such as stall:2s,drop:ir,skew:20ms,kill:inference.")] = "",
-    role: Annotated[str, typer.Option(help="Of programs of your user: monitor, kiosk, operator.")] = "kiosk",
+    role: Annotated[str, typer.Option(help="Of programs of your user, on ipc: monitor, kiosk, operator.")] = "kiosk",
+    keys: Annotated[Path | None, typer.Option(
+        help="A folder of mmdg keys init: clients on tcp are those of the folder, its signing key signs.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this long.")] = None,
     as_json: AsJson = False,
@@ -146,6 +163,7 @@ def simulate(
     only if it was told to accept that. Exit code 2: it cannot be served.
     """
     from pipeline.channels import ChannelError
+    from pipeline.kiosk_sockets import TransportSettings
     from pipeline.report_lines import render
     from pipeline.security import Role, SecurityError
     from pipeline.simulated_engine import SimulatedEngine, SimulatedEngineSettings
@@ -171,7 +189,8 @@ def simulate(
               for number in (signal.SIGINT, signal.SIGTERM)}
     end = None if seconds is None else time.monotonic() + seconds
     settings = SimulatedEngineSettings(endpoint=endpoint, cameras={camera: scene, f"{camera}-slow": "doubtful"},
-                                       faults=faults, role=Role[role.upper()], seed=seed)
+                                       faults=faults, role=Role[role.upper()], seed=seed,
+                                       transport=TransportSettings(keys=None if keys is None else str(keys)))
     try:
         with SimulatedEngine(settings, on_report) as engine:
             typer.echo(f"serving {endpoint}: cameras {camera} ({scene}) and {camera}-slow (doubtful); SIMULATED, "
@@ -187,7 +206,8 @@ def simulate(
 
 @kiosk.command()
 def conformance(
-    endpoint: Endpoint,
+    endpoint: Endpoint = None,
+    bundle: Bundle = None,
     camera: Annotated[str | None, typer.Option(help="To open sessions on. Default: the engine's first.")] = None,
     policy: Annotated[str, typer.Option(help="Name of the policy.")] = "default",
     keys: Keys = None,
@@ -214,13 +234,10 @@ def conformance(
         elif sys.stderr.isatty():
             typer.echo(f"{outcome.result}  {outcome.name}", err=True)
 
-    try:
-        with KioskClient(endpoint, timeout_s=timeout, signing_keys=keys) as client:
-            client.hello()
-    except KioskError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(EXIT_NO_ENGINE) from error
-    kit = Kit(endpoint=endpoint, camera=camera, policy=policy, signing_keys=keys, timeout_s=timeout)
+    with _connection(endpoint, bundle, name="mmdg kiosk conformance", keys=keys, timeout_s=timeout) as client:
+        client.hello()
+        kit = Kit(endpoint=client.endpoint, camera=camera, policy=policy, timeout_s=timeout, curve=client.curve,
+                  signing_keys=keys if bundle is None else KioskBundle.read(str(bundle)).trusted())
     outcomes = run_checks(kit, CHECKS, only=wanted, on_outcome=on_outcome)
     if not as_json:
         from rich.console import Console

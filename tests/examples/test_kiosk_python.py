@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.key_files import KeyDirectory
+from pipeline.kiosk_sockets import TransportSettings
+from tests.pipeline.curve_peers import free_endpoint
 from tests.pipeline.test_kiosk_conformance import engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +65,18 @@ def test_the_door(alone, tmp_path, scene, arguments, code, words):
     assert answer.returncode == code, answer.stderr
     assert words in answer.stdout + answer.stderr
     assert ("the door opens" in answer.stdout) is (code == 0)
+
+
+def test_the_door_over_tcp_with_a_bundle(alone, tmp_path):
+    keys, endpoint, bundle = KeyDirectory(tmp_path / "keys"), free_endpoint(), tmp_path / "gate.json"
+    keys.init()
+    keys.add_client("gate", "kiosk", bundle, endpoint)
+    transport = TransportSettings(keys=str(keys.path))
+    with engine(tmp_path, endpoint=endpoint, cameras={"front": "bona_fide"}, transport=transport):
+        opened = python(alone, "import door; sys.exit(door.main())", "--bundle", str(bundle), "--accept-simulated")
+        unkeyed = python(alone, "import door; sys.exit(door.main())", endpoint, "--accept-simulated")
+    assert (opened.returncode, "the door opens" in opened.stdout) == (0, True), opened.stderr
+    assert (unkeyed.returncode, "no_curve" in unkeyed.stderr) == (2, True)
 
 
 def test_no_engine_keeps_the_door_closed(alone, tmp_path):

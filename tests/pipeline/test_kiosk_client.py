@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pipeline import kiosk_client
 from pipeline.kiosk_client import KioskClient, KioskDecision, KioskError, KioskSession, is_open, read_json
 from pipeline.messages import ProcessEvent
+from pipeline.security import RoleMap
 from pipeline.signing import DecisionSigner, verify
 from tests.pipeline.scene import CAMERA, MODEL, TEST_MODEL
 from tests.pipeline.stage_harness import PATIENT, RunningStage
@@ -66,9 +67,9 @@ def test_a_full_session_opens_once_and_can_be_read_again_byte_for_byte(stage, cl
     assert (decision.verdict, decision.reason) == ("bona_fide", "llr_upper")
     again = client.get_decision(session)
     assert again.payload == decision.payload
-    while "session.ended" not in [event["type"] for event in events]:
+    while "session.ended" not in [event["type"] for event in events]:  # the next health may come with it
         events.append(client.next_event(5.0))
-    mine = [event for event in events if event["type"] not in ("health", "session.state")]
+    mine = [event for event in events if event["type"] != "health"]
     assert [event["sequence"] for event in mine] == list(range(1, len(mine) + 1))
     assert [event["type"] for event in mine].count("session.decision") == 1
     assert mine[0]["type"] == "session.started"
@@ -335,6 +336,42 @@ def test_an_endpoint_that_nobody_serves_gives_no_answer(tmp_path):
         client.hello()
 
 
+def test_a_client_that_is_not_admitted_gets_no_answer_again_and_again(tmp_path):
+    """The refusal takes the connection away: a second command has nothing to be sent over, and must not wait for it."""
+    refused = RoleMap(uids={}, gids={})
+    with RunningStage(tmp_path, roles=refused) as stage, KioskClient(stage.kiosk, timeout_s=0.2) as client:
+        for _ in range(3):
+            assert code_of(client, "hello", client="stranger", contract_min=1, contract_max=1) == "no_answer"
+        assert client.exchange(b"{}", timeout_s=0.01) is None
+
+
+def test_a_session_whose_engine_has_refused_us_meanwhile_ends_without_a_decision(tmp_path):
+    with RunningStage(tmp_path, roles=RoleMap(uids={}, gids={})) as stage, \
+            KioskClient(stage.kiosk, timeout_s=0.1) as client:
+        assert code_or_none(client, "health.get") == "no_answer"
+        session = a_session()
+        session.began_ns, session.deadline_ms, session.keepalive_ms = time.monotonic_ns(), -1800, 10
+        assert client.wait_decision(session) is None
+
+
+@pytest.mark.parametrize(("kind", "changes", "code"), [
+    ("hello", {"contract": 2}, "unsupported_contract"), ("hello", {"contract": None}, "unsupported_contract"),
+    ("begin", {"deadline_ms": 10**9}, "bad_answer"), ("begin", {"deadline_ms": "5000"}, "bad_answer"),
+    ("begin", {"keepalive_ms": 0}, "bad_answer"), ("begin", {"keepalive_ms": True}, "bad_answer"),
+    ("begin", {"session_id": None}, "bad_answer"), ("begin", {"event_topic": 7}, "bad_answer"),
+    ("subscribe", {"events_endpoint": "tcp://192.0.2.1:5561"}, "bad_answer"),
+])
+def test_an_engine_that_answers_what_the_contract_does_not_is_not_believed(monkeypatch, kind, changes, code):
+    good = {"contract": 1, "session_id": "s", "event_topic": "t/", "deadline_ms": 5000, "keepalive_ms": 1000,
+            "events_endpoint": "ipc:///nowhere.events", "signing_keys": []}
+    with KioskClient("ipc:///nowhere", signing_keys=[]) as client:
+        client.engine = good | (changes if kind == "subscribe" else {})
+        monkeypatch.setattr(client, "command", lambda *_, **__: (good | changes, []))
+        with pytest.raises(KioskError) as caught:
+            {"hello": client.hello, "begin": lambda: client.begin("front"), "subscribe": client.subscribe}[kind]()
+    assert caught.value.code == code
+
+
 def test_the_client_stands_alone(tmp_path):
     """Copied out of the project, it needs pyzmq and the standard library only."""
     (tmp_path / "kiosk_client.py").write_bytes(Path(kiosk_client.__file__).read_bytes())
@@ -381,7 +418,7 @@ def test_is_open_for_the_one_good_decision():
     ("simulated", 0), ("model_purpose", "simulated"), ("model_purpose", "test"), ("model_purpose", None),
     ("nonce", "ab" * 31 + "ac"), ("nonce", ""), ("nonce", None), ("nonce", 7),
     ("transaction_hash", "ab"), ("time_to_decision_ms", -1), ("time_to_decision_ms", 1e9),
-    ("time_to_decision_ms", float("nan")), ("time_to_decision_ms", "900"), ("expires_in_ms", 5001),
+    ("time_to_decision_ms", "900"), ("expires_in_ms", 5001),
     ("expires_in_ms", 0), ("expires_in_ms", None), ("expires_in_ms", True),
 ])
 def test_is_open_for_nothing_else(field, value):
@@ -486,12 +523,14 @@ BUNDLE = {"format": "mmdg-client-v1", "name": "front-desk", "role": "kiosk", "en
 def test_a_bundle_pins_the_keys_of_today(tmp_path):
     (tmp_path / "bundle.json").write_text(json.dumps(BUNDLE))
     with KioskClient.from_bundle(str(tmp_path / "bundle.json"), endpoint="ipc:///nowhere") as client:
-        assert client._pinned == {SIGNER.key_id: SIGNER.public_key_raw}
-        assert client._curve is None
+        assert client._trusted() == {SIGNER.key_id: SIGNER.public_key_raw}
+        assert client.curve is None
 
 
 @pytest.mark.parametrize("changes", [{"format": "mmdg-client-v2"}, {"endpoint": None}, {"signing_public_keys": 7},
-                                     {"signing_public_keys": [{}]}, {"server_public_key": "DROP"}])
+                                     {"signing_public_keys": [{}]}, {"server_public_key": "DROP"},
+                                     {"client_secret_key": 7}, {"signing_public_keys": [{"public_key": "AAAA"}]},
+                                     {"signing_public_keys": [BUNDLE["signing_public_keys"][0] | {"until": "soon"}]}])
 def test_a_bundle_that_lacks_something_is_refused(tmp_path, changes):
     path = tmp_path / "bundle.json"
     path.write_text(json.dumps({k: v for k, v in (BUNDLE | changes).items() if v != "DROP"}))
@@ -508,7 +547,9 @@ def test_every_required_modality_must_have_been_used(used, opens):
     assert is_open(decision, a_session(), required_modalities=("rgb", "infrared"), now_ns=10**9) is opens
 
 
-@pytest.mark.parametrize("data", [b"", b"7", b"[]", b"{", b'{"verdict": "attack", "verdict": "bona_fide"}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"7", b"[]", b"{", b'{"verdict": "attack", "verdict": "bona_fide"}', b"\xff",
+                                  b'{"a": NaN}', b'{"a": -Infinity}', b'\xef\xbb\xbf{"a": 1}',
+                                  '{"a": 1}'.encode("utf-16"), b'{"a": "\xed\xa0\x80"}'])
 def test_an_answer_that_is_no_clean_object_is_refused(data):
     with pytest.raises(KioskError, match="bad_answer"):
         read_json(data)

@@ -10,6 +10,7 @@ import pytest
 
 from mmdg_model.scorer import Purpose
 from pipeline import kiosk_messages as wire
+from pipeline.channels import ChannelError
 from pipeline.decision import Busy, Decided
 from pipeline.kiosk import Gateway
 from pipeline.kiosk_conformance import Kit, run_checks
@@ -201,3 +202,19 @@ def test_every_check_says_what_it_promises():
     assert [name for name, check in CHECKS.items() if not (check.__doc__ or "").split("\n")[0].endswith(".")] == []
     with pytest.raises(ValueError, match="no check 'door'"):
         named(["door"])
+
+
+# --- the simulated engine itself ------------------------------------------------------------------------------------
+def test_the_simulated_engine_outlives_the_shell_that_started_it(tmp_path, monkeypatch):
+    with engine(tmp_path) as endpoint:
+        monkeypatch.setattr("os.getppid", lambda: 1)  # as when a terminal is closed
+        found = tried(endpoint, "introduction", "cancel_is_idempotent")
+    assert {result for result, _ in found.values()} == {"pass"}
+
+
+def test_a_simulated_engine_whose_decision_process_ends_says_so_and_does_not_wait_for_it(tmp_path):
+    settings = SimulatedEngineSettings(endpoint=f"ipc://{tmp_path}/kiosk", cameras={"front": "bona_fide"})
+    with SimulatedEngine(settings) as running:
+        running._context.request_stop()
+        with pytest.raises(ChannelError, match="has ended"):
+            running.serve(lambda: False)

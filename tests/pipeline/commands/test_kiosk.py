@@ -10,6 +10,9 @@ from typer.testing import CliRunner
 from pipeline.commands import app
 from pipeline.commands.kiosk import GUIDANCE_TEXT, describe
 from pipeline.guidance import GUIDANCE_CODES
+from pipeline.key_files import KeyDirectory
+from pipeline.kiosk_sockets import TransportSettings
+from tests.pipeline.curve_peers import free_endpoint
 from tests.pipeline.scene import CAMERA
 from tests.pipeline.stage_harness import RunningStage
 from tests.pipeline.test_kiosk_conformance import WrongNonce, engine
@@ -112,3 +115,49 @@ def test_watch_shows_health(tmp_path):
 ])
 def test_describe(event, text):
     assert text in describe(event)
+
+
+# --- bundles --------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A simulated engine over tcp with keys: (bundle of a client, bundle of a client that was revoked)."""
+    folder = tmp_path_factory.mktemp("site")
+    keys, endpoint = KeyDirectory(folder / "keys"), free_endpoint()
+    keys.init()
+    for name in ("gate", "lost"):
+        keys.add_client(name, "kiosk", folder / f"{name}.json", endpoint)
+    keys.revoke("lost")
+    with engine(folder, endpoint=endpoint, transport=TransportSettings(keys=str(keys.path))):
+        yield str(folder / "gate.json"), str(folder / "lost.json")
+
+
+def test_a_bundle_brings_endpoint_and_keys(site):
+    gate, _ = site
+    result = run("begin", "--bundle", gate, "--camera", "front", "--accept-simulated", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["opens"] is True
+    watched = run("watch", "--bundle", gate, "--seconds", "2.5", "--json")
+    assert watched.exit_code == 0
+    assert "health" in {json.loads(line)["type"] for line in watched.stdout.splitlines()}
+    tried = run("conformance", "--bundle", gate, "--only", "signature", "--only", "introduction", "--json")
+    assert tried.exit_code == 0, tried.stdout + tried.stderr
+
+
+def test_a_revoked_bundle_gets_no_answer(site):
+    _, lost = site
+    for command in (["begin", "--camera", "front"], ["conformance", "--timeout", "0.3"]):
+        refused = run(*command, "--bundle", lost)
+        assert (refused.exit_code, "no_answer" in refused.stderr) == (2, True)
+
+
+def test_one_place_to_connect_to_and_one_place_for_keys(site, tmp_path):
+    gate, _ = site
+    assert "bundle" in run("watch").stderr
+    assert run("begin", "--camera", "front", "--bundle", gate, "--key", "A" * 43 + "=").exit_code == 2
+    missing = run("watch", "--bundle", str(tmp_path / "none.json"))
+    assert (missing.exit_code, "bad_bundle" in missing.stderr) == (2, True)
+
+
+def test_simulate_over_tcp_wants_keys():
+    refused = run("simulate", free_endpoint(), "--seconds", "0")
+    assert (refused.exit_code, "mmdg keys init" in refused.stderr) == (2, True)
