@@ -60,10 +60,8 @@ bench-training: set-up  ## a base ReGrad training step against the published for
 bench-kiosk: set-up  ## the kiosk socket in wall-clock time against its goals; kills processes of its own engines (ten minutes)
 	$(RUN)/python benchmarks/kiosk.py $(BENCH_ARGUMENTS)
 
-# CONFORMANCE_FOLDER holds the socket; its mode must be 700. Every check of the kit, against real processes.
-CONFORMANCE_FOLDER ?= /tmp/mmdg-conformance-$(shell id -u)
 conformance-demo: set-up  ## the kiosk contract tried on a running mmdg-live with a simulated camera (a minute)
-	$(RUN)/python examples/kiosk_demo/conformance.py '$(CONFORMANCE_FOLDER)'
+	RUN='$(RUN)' bash examples/kiosk_demo/conformance.sh
 
 # SMALL_DATA, SMALL_RUNS and SMALL_REPORT name other folders; BENCHMARK_ARGUMENTS such as --time-limit 20m or --dry-run.
 SMALL_DATA ?= out/simulated_benchmark
