@@ -4,8 +4,9 @@
 
 Engines are real processes: `mmdg-live` with a *simulated* camera and the checkpoint that comes with the program, and
 `mmdg kiosk simulate`, whose observations and scores are made up. Times are taken by a client in this process, with its
-own monotonic clock, and hold everything between: a busy machine shows in them, so the load is printed. In all sessions
-no number of frames is enough for a verdict. Exit code 1: a goal was missed (--quick: never, it measures too few).
+own monotonic clock, and hold everything between: a busy machine shows in them, so the load is printed, and how long a
+process that does nothing else takes to echo a line. In all sessions no number of frames is enough for a verdict. Exit
+code 1: a goal was missed (--quick: never, it measures too few).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,8 +34,8 @@ import yaml
 from pipeline.kiosk_client import KioskClient, KioskDecision, KioskError, KioskSession
 
 PARTS = ("answers", "guidance", "deadlines", "losses")
-#: No verdict, so that sessions last. A loss has to be noticed by something else than the stall limit, which for a camera of
-#: ten frames a second is above the goal anyway, and which a busy machine that renders the frames would trip over.
+#: No verdict, so that sessions last. A loss has to be noticed by something else than the stall limit: for a camera of
+#: ten frames a second it is above the goal anyway, and a busy machine that renders the frames would trip over it.
 UNDECIDED = {"allowed_purposes": ["release", "simulated"], "min_frames": 1000, "deadline_ms": 10_000,
              "keepalive_ms": 5000, "stall_min_ms": 1000}
 #: Each connection may send 20 commands a second.
@@ -162,13 +163,36 @@ def begun(client: KioskClient, camera: str, deadline_ms: int) -> KioskSession:
             time.sleep(0.1)
 
 
+@contextmanager
+def idle_process() -> Iterator[Callable[[], float]]:
+    """A round trip in ms through pipes to a process that does nothing else: what this machine makes anyone wait."""
+    echo = "import sys\nfor line in sys.stdin: print(line, end='', flush=True)"
+    with subprocess.Popen([sys.executable, "-c", echo], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
+        there, back = process.stdin, process.stdout
+        assert there is not None
+        assert back is not None
+
+        def round_trip() -> float:
+            sent_s = time.perf_counter()
+            there.write("x\n")
+            there.flush()
+            back.readline()
+            return (time.perf_counter() - sent_s) * 1e3
+
+        round_trip()
+        yield round_trip
+        there.close()
+
+
 # --- answers --------------------------------------------------------------------------------------------------------
 def answers(engine: Engine, name: str, count: int) -> list[Figure]:
     """Round trips of `hello` and `health.get`, `count` each, while a session is open."""
     took_ms: dict[str, list[float]] = {"hello": [], "health.get": []}
+    idle_ms: list[float] = []
     scores, began_s = engine.scores, time.monotonic()
     with ExitStack() as opened:
-        owner = opened.enter_context(engine.client())
+        owner, echo = opened.enter_context(engine.client()), opened.enter_context(idle_process())
         clients = [opened.enter_context(engine.client()) for _ in range(CONNECTIONS)]
         session, camera = None, owner.engine["cameras"][0]
         due_s = time.monotonic()
@@ -183,12 +207,15 @@ def answers(engine: Engine, name: str, count: int) -> list[Figure]:
             sent_s = time.perf_counter()
             client.command(kind, **fields)
             took_ms[kind].append((time.perf_counter() - sent_s) * 1e3)
+            if i % 2:
+                idle_ms.append(echo())
         if session is not None:
             with suppress(KioskError):
                 owner.cancel(session)
     rate = (engine.scores - scores) / (time.monotonic() - began_s)
     found = [figure for kind, values in took_ms.items() for figure in figures(
         f"{kind} answered, {name}", values, "ms", {"p50": 2.0, "p99": 20.0, "max": None})]
+    found += figures(f"echo of an idle process meanwhile, {name}", idle_ms, "ms", {"p50": None, "p99": None})
     if rate:
         found.append(Figure(f"sets scored a second meanwhile, {name}", "mean", rate, "1/s", None, 1))
     return found
