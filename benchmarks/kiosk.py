@@ -367,6 +367,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[1]),
                                                 *filter(None, [os.environ.get("PYTHONPATH")])])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the engines, too
     before, found = os.getloadavg()[0], list[Figure]()
     if not arguments.json:
         print(f"{'':60} {'':>6} {'value':>9} {'':8} {'goal':>5} {'n':>6}")
