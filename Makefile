@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training kiosk-node bare lock lock-sizes reproduce-small reproduce-tables simulate-small audit-simulator train-default evaluate-default ship-default generalisation clean
+.PHONY: help set-up demo test lint bench bench-model bench-training kiosk-node bench-kiosk conformance-demo bare lock lock-sizes reproduce-small reproduce-tables simulate-small audit-simulator train-default evaluate-default ship-default generalisation clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -62,6 +62,12 @@ bench-model: set-up  ## every inference backend against a naive reference: time,
 
 bench-training: set-up  ## a base ReGrad training step against the published form: time, memory (about half an hour)
 	$(RUN)/python benchmarks/training.py $(BENCH_ARGUMENTS)
+
+bench-kiosk: set-up  ## the kiosk socket in wall-clock time against its goals; kills processes of its own engines (ten minutes)
+	$(RUN)/python benchmarks/kiosk.py $(BENCH_ARGUMENTS)
+
+conformance-demo: set-up  ## the kiosk contract tried on a running mmdg-live with a simulated camera (a minute)
+	RUN='$(RUN)' bash examples/kiosk_demo/conformance.sh
 
 # SMALL_DATA, SMALL_RUNS and SMALL_REPORT name other folders; BENCHMARK_ARGUMENTS such as --time-limit 20m or --dry-run.
 SMALL_DATA ?= out/simulated_benchmark

@@ -192,8 +192,8 @@ class ManifestConfig(_Section, frozen=True, kw_only=True):
 class Settings(_Section, frozen=True, kw_only=True):
     """Everything `mmdg-live` runs with.
 
-    compiled_policy: file of `mmdg policy compile`, relative to the configuration file; it takes the place of `policy`
-    and pins the checkpoint that its threshold was measured with.
+    compiled_policy: file of `mmdg policy compile`, in the YAML relative to the configuration file; it takes the place
+    of `policy` and pins the checkpoint that its threshold was measured with.
     calibration: operating-point file (docs/calibration.md).
     """
 
@@ -314,6 +314,7 @@ def _with_compiled_policy(settings: Settings, path: Path) -> Settings:
         raise ConfigError(f"{path}: $.inference.sha256 is {pinned}, but the threshold of $.compiled_policy was "
                           f"measured with checkpoint {measured}; compile the policy for the checkpoint that runs")
     return msgspec.structs.replace(settings, policy=compiled.in_force(),
+                                   compiled_policy=str(path.parent / settings.compiled_policy),
                                    inference=msgspec.structs.replace(settings.inference, sha256=measured))
 
 

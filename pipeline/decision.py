@@ -133,7 +133,8 @@ class DecisionEngine:
             raise NotReady(f"inference has announced no model{lost}" if self.model is None else f"engine{lost}")
         if self._gate is not None:
             self._gate(request, now_ns)
-        session = Session(request, self.model, now_ns, self.calibration)
+        last = self._last.get(camera)
+        session = Session(request, self.model, now_ns, self.calibration, last.frame_period_ms if last else 0.0)
         self._sessions[camera] = session
         return session.start()
 

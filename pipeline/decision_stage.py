@@ -33,6 +33,7 @@ from pipeline.decision import (
 )
 from pipeline.ed25519_files import KeyFileError
 from pipeline.kiosk import Gateway, Output
+from pipeline.kiosk_messages import SigningKey
 from pipeline.kiosk_sockets import KioskSockets, TransportSettings
 from pipeline.lockout import LockoutFileError, LockoutLimits
 from pipeline.messages import CameraEnded, Message, MessageError, Observation, ObservationAck, ProcessEvent, Score
@@ -124,7 +125,9 @@ class DecisionStage:
             self._kiosk = KioskSockets(sockets, settings.kiosk_endpoint, settings.roles, settings.transport)
             context.log.info("start-up self-test of the kiosk sockets: %s", self._kiosk.proof)
             self._gateway = Gateway(self.engine, events_endpoint=self._kiosk.endpoint.events_told, build=_build(),
-                                    signer=self._kiosk.signer, transport=self._kiosk.proof,
+                                    signer=self._kiosk.signer, verification_keys=[
+                                        SigningKey(key_id=key.key_id, public_key=key.public_key)
+                                        for key in self._kiosk.verification_keys], transport=self._kiosk.proof,
                                     simulated=settings.synthetic, now_ns=time.monotonic_ns())
         self._observations = sockets.open(ROUTER, endpoints.observations, bind=True)
         self._scores = sockets.open(PULL, endpoints.scores, bind=True)

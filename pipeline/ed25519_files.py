@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from pipeline.private_file import PrivateFileError, read_private
+from pipeline.signing import KEY_BYTES, key_id_of
+
 #: Far above any key; a larger file is something else.
 _LARGEST_BYTES = 4096
 
 
 class KeyFileError(ValueError):
-    """A key file cannot be used; the message names it and the remedy."""
+    """A key file is missing, open to others, wrong or in the way; the message names it and the remedy, never a key."""
 
 
 def key_id(key: Ed25519PublicKey) -> str:
     """First 16 hexadecimal digits of the SHA-256 of the raw public key: a name, no secret."""
-    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
+    return key_id_of(key.public_bytes_raw())
 
 
 def _read(path: Path) -> bytes:
@@ -33,6 +35,10 @@ def _read(path: Path) -> bytes:
             blob = file.read(_LARGEST_BYTES + 1)
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}; name an Ed25519 key file") from error
+    return _bounded(blob, path)
+
+
+def _bounded(blob: bytes, path: Path) -> bytes:
     if len(blob) > _LARGEST_BYTES:
         raise KeyFileError(f"{path}: more than {_LARGEST_BYTES} bytes is no Ed25519 key; name a PEM file, or 32 "
                            "bytes in hexadecimal or base64")
@@ -45,21 +51,21 @@ def _raw(blob: bytes, path: Path) -> bytes:
         raw = bytes.fromhex(text.decode("ascii")) if len(text) == 64 else base64.b64decode(text, validate=True)
     except (ValueError, UnicodeDecodeError, binascii.Error) as error:
         raise KeyFileError(f"{path}: no Ed25519 key; expected PEM, or 32 bytes in hexadecimal or base64") from error
-    if len(raw) != 32:
-        raise KeyFileError(f"{path}: {len(raw)} bytes after decoding, an Ed25519 key has 32")
+    if len(raw) != KEY_BYTES:
+        raise KeyFileError(f"{path}: {len(raw)} bytes after decoding, an Ed25519 key has {KEY_BYTES}")
     return raw
 
 
 def load_private_key(path: Path) -> Ed25519PrivateKey:
-    """The signing key in `path`, which nobody but its owner may read.
+    """The signing key in `path`, which nobody but its owner may read (`pipeline.private_file`).
 
     Raises:
-        KeyFileError: missing, readable by others, no Ed25519 private key, or encrypted.
+        KeyFileError: missing, another user's, readable by others, no Ed25519 private key, or encrypted.
     """
-    blob = _read(path)
-    mode = path.stat().st_mode
-    if mode & 0o077:
-        raise KeyFileError(f"{path}: mode {mode & 0o777:o} lets others read a private key: chmod 600 {path}")
+    try:
+        blob = _bounded(read_private(path), path)
+    except PrivateFileError as error:
+        raise KeyFileError(f"{error}; name an Ed25519 key file of your own") from error
     if not blob.lstrip().startswith(b"-----BEGIN"):
         return Ed25519PrivateKey.from_private_bytes(_raw(blob, path))
     try:

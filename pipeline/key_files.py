@@ -17,6 +17,7 @@ import msgspec
 
 from pipeline.authorised_clients import Client, ClientFile, RoleName, read_clients
 from pipeline.channels import curve_keypair, curve_public_of
+from pipeline.ed25519_files import KeyFileError as KeyFileError  # the one error of all key files
 from pipeline.private_file import PrivateFileError, read_private, write_private
 from pipeline.signing import KEY_BYTES, DecisionSigner, key_id_of
 
@@ -25,10 +26,6 @@ SIGNING_FILE = "signing.json"
 NEXT_SIGNING_FILE = "signing-next.json"
 PUBLIC_FILE = "signing-public.json"
 CLIENTS_FILE = "clients.json"
-
-
-class KeyFileError(ValueError):
-    """A key file is missing, open to others, wrong or in the way; the message names it and the remedy, never a key."""
 
 
 class _Format(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -116,13 +116,15 @@ class Gateway:
     Args:
         engine: which it drives for its clients. events_endpoint: told to clients. build: version text.
         signer: of decisions; None = a key that lives as long as this object, which clients are told.
+        verification_keys: further ones that clients may trust, such as the next and the last; told in hello.
         transport: what the start-up self-test of the sockets showed, for `selftest.run`.
         simulated: no camera is behind this engine at all; told in hello.
         now_ns: when it starts. new_id, label: where session ids, topics and wall clock labels come from.
     """
 
     def __init__(self, engine: DecisionEngine, *, events_endpoint: str, build: str,
-                 signer: DecisionSigner | None = None, transport: str = "not tested", simulated: bool = False,
+                 signer: DecisionSigner | None = None, verification_keys: Iterable[wire.SigningKey] = (),
+                 transport: str = "not tested", simulated: bool = False,
                  now_ns: int = 0, new_id: Callable[[], str] = lambda: secrets.token_hex(16),
                  label: Callable[[], str] = wall_clock_label) -> None:
         self.engine = engine
@@ -131,6 +133,9 @@ class Gateway:
         self.watch = EngineWatch(engine)
         self.metrics = KioskMetrics(now_ns)
         self._ephemeral = signer is None
+        own = wire.SigningKey(key_id=self.signer.key_id,
+                              public_key=base64.b64encode(self.signer.public_key_raw).decode())
+        self._signing_keys = [own, *(key for key in verification_keys if key.key_id != own.key_id)]
         self._events_endpoint = events_endpoint
         self._build = build
         self._transport = transport
@@ -195,8 +200,6 @@ class Gateway:
         if client.topic is None:
             client.topic = f"kiosk/{self._new_id()}/"
         model, engine = self.engine.model, self.engine
-        key = wire.SigningKey(key_id=self.signer.key_id,
-                              public_key=base64.b64encode(self.signer.public_key_raw).decode())
         return wire.HelloReply(
             request=command.request, contract=min(command.contract_max, wire.CONTRACT_MAX),
             contract_min=wire.CONTRACT_MIN, contract_max=wire.CONTRACT_MAX, build=self._build,
@@ -205,7 +208,7 @@ class Gateway:
             cameras=sorted(engine.cameras), policies=sorted(engine.policies),
             events_endpoint=self._events_endpoint, event_topic=client.topic,
             keepalive_ms=min(policy.keepalive_ms for policy in engine.policies.values()), role=_WORDS[role],
-            signing_keys=[key], signing_key_ephemeral=self._ephemeral, simulated=self._simulated)
+            signing_keys=self._signing_keys, signing_key_ephemeral=self._ephemeral, simulated=self._simulated)
 
     def _dispatch(self, identity: bytes, client: _Client, role: Role, command: wire.AnyCommand, now_ns: int,
                   output: Output) -> None:

@@ -66,7 +66,8 @@ class ReleaseManifest(_Part, frozen=True, kw_only=True):
         weights: the checkpoint, or `manifest.json` of an exported model, which names that model's other files.
         input_specification, operating_point: SHA-256 of their JSON within the weights; None where they have none.
         policies: SHA-256 of every value of each policy, by name (`audit_records.policy_hash`).
-        cameras: by name in the configuration. files: further ones by role, such as `calibration`.
+        cameras: by name in the configuration. files: by role; `calibration` and `compiled_policy` wherever such a file
+            is configured, and those of `manifest.files`.
     """
 
     format: str = FORMAT
@@ -111,14 +112,27 @@ def measure(settings: Settings, weights: Path, *, cameras: Mapping[str, PinnedCa
     """The manifest of what these settings would run with now. cameras: by name; their frames come later.
 
     Raises:
-        ManifestError: a file is missing or describes nothing.
+        ManifestError: a file is missing or describes nothing, or `manifest.files` names another one in its place.
     """
     named, about = _about(weights)
     return ReleaseManifest(
         created=created, weights=_pinned(named), input_specification=_json_hash(about.get("inputs")),
         operating_point=_json_hash(about.get("operating_point")),
         policies={settings.policy.name: policy_hash(settings.policy)}, cameras=dict(cameras),
-        files={role: _pinned(Path(path)) for role, path in sorted(settings.manifest.files.items())})
+        files={role: _pinned(Path(path)) for role, path in sorted(_files(settings).items())})
+
+
+def _files(settings: Settings) -> dict[str, str]:
+    """Every configured file that a verdict depends on beside the weights, by role: none can be left out of the list."""
+    files = dict(settings.manifest.files)
+    for role, path in (("calibration", settings.calibration), ("compiled_policy", settings.compiled_policy)):
+        if path is None:
+            continue
+        if role in files and Path(files[role]).absolute() != Path(path).absolute():
+            raise ManifestError(f"manifest.files.{role} names {files[role]}, but {path} is what runs; leave {role} "
+                                f"out of manifest.files: it is covered where it is configured")
+        files[role] = path
+    return files
 
 
 def sign(manifest: ReleaseManifest, path: Path, key: Ed25519PrivateKey) -> None:

@@ -9,6 +9,7 @@ gid is the peer's primary group; supplementary groups are not seen.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -315,8 +316,9 @@ def _connect_as(path: str, peer: Peer) -> socket.socket:
     thread.join()
     if failures:
         connection.close()
-        if isinstance(failures[0], _ForeignIdError):
-            raise failures[0]
+        if isinstance(failures[0], _ForeignIdError) or (
+                isinstance(failures[0], PermissionError) and peer.uid == _FOREIGN_ID):
+            raise failures[0]  # stopped by the file system before anybody could judge it
         raise SecurityError(f"the start-up self-test cannot connect as uid {peer.uid}: {failures[0]}") from failures[0]
     return connection
 
@@ -348,6 +350,17 @@ def _reaches(admission: Admission, server: Socket, path: str, peer: Peer, timeou
                         f"{peer.uid}: no ZAP request or no reaction to it")
 
 
+def _reachable_folder() -> str | None:
+    """A folder for temporary files that every user can enter; None where there is none, as with a private TMPDIR."""
+    for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - a private folder is made in it
+        path = Path(folder).resolve()
+        with contextlib.suppress(OSError):
+            if os.access(path, os.W_OK | os.X_OK) and all(
+                    part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents)):
+                return str(path)
+    return None
+
+
 def prove_refusal(sockets: Sockets, admission: Admission) -> str:
     """Show on a socket of our own that an admitted user is heard and a foreign one is not.
 
@@ -363,7 +376,8 @@ def prove_refusal(sockets: Sockets, admission: Admission) -> str:
     roles = admission.roles
     assert isinstance(roles, RoleMap)
     own, foreign = Peer(os.geteuid(), os.getegid()), Peer(_FOREIGN_ID, _FOREIGN_ID)
-    with tempfile.TemporaryDirectory(prefix="mmdg-probe-") as directory:
+    reachable = _reachable_folder()
+    with tempfile.TemporaryDirectory(prefix="mmdg-probe-", dir=reachable) as directory:
         path = f"{directory}/probe"
         try:
             server = sockets.open(ROUTER, f"ipc://{path}", bind=True, **ZAP_OPTIONS)
@@ -378,11 +392,13 @@ def prove_refusal(sockets: Sockets, admission: Admission) -> str:
                 return "foreign uid not testable without root"
             if roles.role_of(foreign) is not None:
                 return f"foreign uid not testable: the roles admit uid {foreign.uid}"
+            if reachable is None:
+                return "foreign uid not testable: every folder for temporary files is closed to it"
             os.chmod(directory, 0o755)  # noqa: S103 - the probe must be reachable, so that only the role refuses it
             os.chmod(path, 0o666)  # noqa: S103
             try:
                 heard = _reaches(admission, server, path, foreign)
-            except _ForeignIdError as error:
+            except (_ForeignIdError, PermissionError) as error:
                 return f"foreign uid not testable here: {error}"
             if heard:
                 raise SecurityError(f"a message of uid {foreign.uid}, who has no role, was heard; the kiosk sockets "

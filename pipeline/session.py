@@ -119,10 +119,14 @@ def calibration_id_of(calibration: OperatingPointFile | None, model: ModelInfo |
 
 
 class Session:
-    """Feed it with `observe`, `score`, `tick`, `end`; each returns the events it led to. After the end: nothing."""
+    """Feed it with `observe`, `score`, `tick`, `end`; each returns the events it led to. After the end: nothing.
+
+    Args:
+        frame_period_ms: of the camera before the session, for the limit up to the first frame; 0 = not known.
+    """
 
     def __init__(self, request: SessionRequest, model: ModelInfo | None, now_ns: int,
-                 calibration: OperatingPointFile | None = None) -> None:
+                 calibration: OperatingPointFile | None = None, frame_period_ms: float = 0.0) -> None:
         self.request = request
         self.calibration = calibration
         # With a file the map is that of the subset of modalities that scores use, and follows with the first of them.
@@ -145,7 +149,8 @@ class Session:
         self._received_ns = now_ns  # of the last observation
         self._face_ns = now_ns  # a face was last seen, or the session began
         self._subject_ns: int | None = None  # the session's own track was last seen
-        self._stall_ns = round(self.policy.stall_limit_ms(0.0) * _NS_PER_MS)
+        # A slow camera has 4.5 of its own frame periods to its first frame, too.
+        self._stall_ns = round(self.policy.stall_limit_ms(frame_period_ms) * _NS_PER_MS)
         self._last: Observation | None = None
         self._seen: dict[int, _Seen] = {}
         self._last_scored: int | None = None

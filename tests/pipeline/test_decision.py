@@ -300,6 +300,14 @@ def test_a_slow_camera_may_be_slow():
     assert scene.pass_ms(2).outcome() == ("undecided", "stream_stale")
 
 
+def test_a_session_knows_from_frames_before_it_how_slow_its_camera_is():
+    """One late first frame does not spoil a session: at ten frames a second it may come 450 ms after the begin."""
+    scene = Scene(SLOW, begin=False).see(frame_period_ms=100.0)
+    scene.events += scene.engine.begin(request(SLOW), scene.now_ns)
+    assert scene.pass_ms(449).of(Decided) == []
+    assert scene.pass_ms(2).outcome() == ("undecided", "stream_stale")
+
+
 def test_the_first_frame_of_a_slow_camera_tells_how_slow_it_is():
     scene = Scene(SLOW)
     scene.now_ns += 140 * MS

@@ -8,6 +8,7 @@ import pytest
 from pipeline.decision import DecisionEngine
 from pipeline.kiosk import BURST, MAX_CLIENTS, MAX_ENDED, Gateway
 from pipeline.kiosk_decision import Decision, policy_id_of
+from pipeline.kiosk_messages import SigningKey
 from pipeline.messages import ProcessEvent
 from pipeline.security import Role
 from pipeline.signing import DecisionSigner, verify
@@ -369,6 +370,12 @@ def test_hello_tells_the_key_and_that_it_dies_with_the_engine():
     assert reply["signing_keys"] == [{"key_id": SIGNER.key_id,
                                       "public_key": base64.b64encode(SIGNER.public_key_raw).decode()}]
     assert (reply["signing_key_ephemeral"], reply["contract"], reply["calibration_id"]) == (False, 1, None)
+    later = SigningKey(key_id="00" * 8, public_key="AA==")
+    rotating = Gateway(desk.engine, events_endpoint="ipc://events", build="test", signer=SIGNER,
+                       verification_keys=[SigningKey(key_id=SIGNER.key_id, public_key="its own"), later])
+    hello = json.dumps({"type": "hello", "contract": 1, "client": "c", "contract_min": 1, "contract_max": 1}).encode()
+    told = json.loads(rotating.handle(b"k", Role.KIOSK, [hello], 0).replies[0][1][0])
+    assert told["signing_keys"] == [*reply["signing_keys"], {"key_id": "00" * 8, "public_key": "AA=="}]
     unnamed = Gateway(desk.engine, events_endpoint="ipc://events", build="test")
     assert unnamed._ephemeral
     assert unnamed.signer.key_id != SIGNER.key_id

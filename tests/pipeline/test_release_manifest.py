@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -85,6 +86,33 @@ def test_another_file_is_refused_by_name_and_both_hashes(release: Path, weights:
     settings = load_settings(release / "live.yaml")
     with pytest.raises(ManifestError, match=r"calibration\.json: No such file"):
         pinned_settings(settings, weights, KEY.public_key())
+
+
+@pytest.mark.parametrize("role", ["calibration", "compiled_policy"])
+def test_a_configured_file_that_the_manifest_does_not_name_is_refused(tmp_path: Path, weights: Path, role: str) -> None:
+    """Whoever may write the configuration names no calibration or policy of his own."""
+    bare = {"manifest": {"path": str(tmp_path / "release.json"), "public_key": str(tmp_path / "public.key")}}
+    sign(measure(configured(tmp_path, **bare), weights, cameras=PINS, created="x"), tmp_path / "release.json", KEY)
+    own = tmp_path / "own.json"
+    own.write_text("{}")
+    settings = msgspec.structs.replace(configured(tmp_path, **bare), **{role: str(own)})
+    with pytest.raises(ManifestError, match=rf"{role} own\.json: signed is nothing, found is [0-9a-f]{{64}}"):
+        pinned_settings(settings, weights, KEY.public_key())
+    sign(measure(settings, weights, cameras=PINS, created="x"), tmp_path / "release.json", KEY)
+    pinned_settings(settings, weights, KEY.public_key())
+    own.write_text("{ }")
+    with pytest.raises(ManifestError, match=BOTH % rf"{role} own\.json"):
+        pinned_settings(settings, weights, KEY.public_key())
+    own.unlink()
+    with pytest.raises(ManifestError, match=r"own\.json: No such file"):
+        pinned_settings(settings, weights, KEY.public_key())
+
+
+def test_a_role_cannot_name_another_file_than_the_one_that_runs(release: Path, weights: Path) -> None:
+    (release / "other.json").write_text("{}")
+    with pytest.raises(ManifestError, match=r"files\.calibration names .*calibration\.json, but .*other\.json"):
+        pinned_settings(configured(release, calibration=str(release / "other.json")), weights, KEY.public_key())
+    pinned_settings(configured(release, calibration=str(release / "calibration.json")), weights, KEY.public_key())
 
 
 def test_other_weights_are_refused(release: Path, tmp_path: Path, weights: Path) -> None:

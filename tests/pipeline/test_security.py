@@ -108,6 +108,36 @@ def test_the_startup_proof_holds_for_the_default_roles():
             assert proof == "foreign uid not testable without root"
 
 
+@pytest.mark.parametrize("closed", [0o700, 0o755])
+def test_a_private_folder_for_temporary_files_does_not_keep_the_engine_from_starting(tmp_path, monkeypatch, closed):
+    """TMPDIR of mode 700: a foreign uid cannot even reach a probe in it."""
+    private = tmp_path / "private"
+    private.mkdir()
+    private.chmod(closed)  # pytest's own folders above it are closed in both cases
+    monkeypatch.setattr("tempfile.tempdir", str(private))
+    with Sockets() as sockets:
+        admission = Admission(sockets, RoleMap.own_user())
+        proof = prove_refusal(sockets, admission)
+        assert proof == "proven" or "not testable" in proof
+        assert admission.counters["refused"] == (proof == "proven")
+    assert list(private.iterdir()) == []
+
+
+def test_where_every_folder_is_closed_the_proof_says_that_a_foreign_uid_was_not_tried(monkeypatch):
+    monkeypatch.setattr("pipeline.security._reachable_folder", lambda: None)
+    with Sockets() as sockets:
+        assert "not testable" in prove_refusal(sockets, Admission(sockets, RoleMap.own_user()))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can take another uid")
+def test_a_probe_that_cannot_be_reached_proves_nothing(tmp_path, monkeypatch):
+    """A refusal of the file system is not one of ours."""
+    monkeypatch.setattr("pipeline.security._reachable_folder", lambda: str(tmp_path))
+    tmp_path.chmod(0o700)
+    with Sockets() as sockets:
+        assert "not testable" in prove_refusal(sockets, Admission(sockets, RoleMap.own_user()))
+
+
 def test_the_startup_proof_holds_when_the_own_user_has_no_role():
     with Sockets() as sockets:
         admission = Admission(sockets, RoleMap(uids={os.getuid() + 1: Role.KIOSK}))
