@@ -122,7 +122,7 @@ def session_report(judged: Sequence[JudgedSession], scored: Sequence[ScoredSessi
     return SessionReport(
         evaluation=evaluate(judged, policy), frozen=tuple(frozen_point(limit, development, scored)
                                                           for limit in APCER_LIMITS) if development else (),
-        frames=frame_rates(judged, policy), development=len(development),
+        frames=frame_rates(judged), development=len(development),
         simulated=any(each.truth.simulated for each in judged), facts=facts)
 
 
@@ -147,10 +147,11 @@ def frozen_point(limit: float, development: Sequence[ScoredSession], scored: Seq
                        worst_species=worst, attacks=attacks[worst])
 
 
-def frame_rates(judged: Sequence[JudgedSession], policy: Policy) -> FrameRates:
-    """Single frames, decided by the sign of their log-likelihood ratio."""
+def frame_rates(judged: Sequence[JudgedSession]) -> FrameRates:
+    """Single frames, decided by the sign of their log-likelihood ratio; frames without a calibration are left out."""
     def accepted(sessions: Sequence[JudgedSession]) -> float | None:
-        frames = [policy.frame_llr(logit) >= 0 for each in sessions for logit in each.logits]
+        frames = [each.applied.frame_llr(logit) >= 0 for each in sessions if each.applied is not None
+                  for logit in each.logits]
         return float(np.mean(frames)) if frames else None
 
     live = accepted([each for each in judged if each.truth.label == BONA_FIDE])

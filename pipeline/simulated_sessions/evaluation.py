@@ -148,13 +148,15 @@ def evaluate(judged: Sequence[JudgedSession], policy: Policy) -> SessionEvaluati
 
     Args:
         judged: at least one session. policy: that decided, with its operating point applied (`Policy.calibrated`).
+            Floors are of the fastest among the policies that were applied to sessions.
     """
     live = [each for each in judged if each.truth.label == BONA_FIDE]
     attacks = [each for each in judged if each.truth.label != BONA_FIDE]
     species = {name: Outcomes.of([each for each in attacks if each.truth.species == name])
                for name in sorted({each.truth.species for each in attacks})}
     groups = {attribute: {value: Outcomes.of([each for each in live if _value(each, attribute) == value])
-                          for value in sorted({_value(each, attribute) for each in live})} for attribute in GROUPS}
+                          for value in sorted({_value(each, attribute) for each in live} - {""})}
+              for attribute in GROUPS}
     scored = [each for each in judged if each.responded]
     try:
         correlation = frame_correlation([each.logits for each in scored], [each.truth.species for each in scored])
@@ -163,7 +165,7 @@ def evaluate(judged: Sequence[JudgedSession], policy: Policy) -> SessionEvaluati
     labels = {each.truth.label for each in scored}
     area = auc(roc([float(np.mean(each.logits)) for each in scored],
                    [each.truth.label == BONA_FIDE for each in scored])) if len(labels) == 2 else None
-    period_ms = 1e3 / judged[0].truth.frame_rate
+    period_ms = min(1e3 / each.truth.frame_rate for each in judged)
     return SessionEvaluation(
         live=Outcomes.of(live), species=dict(sorted(species.items(), key=lambda item: (-item[1].apcer.rate, item[0]))),
         groups=groups, correlation=correlation, area=area,
@@ -173,12 +175,17 @@ def evaluate(judged: Sequence[JudgedSession], policy: Policy) -> SessionEvaluati
 
 def _pace(judged: Sequence[JudgedSession], verdict: Verdict, policy: Policy, bound: float, period_ms: float) -> Pace:
     times = [each.decision.time_to_decision_ms for each in judged if each.decision.verdict is verdict]
+    applied = list(dict.fromkeys(each.applied for each in judged if each.applied is not None)) or [policy]
+    frames = [number for one in applied if (number := sequential_test.fewest_frames(one, bound=bound)) is not None]
+    floors = [time for one in applied if (time := sequential_test.floor_ms(one, period_ms, bound)) is not None]
     return Pace(decisions=len(times), median_ms=float(np.median(times)) if times else None,
                 p95_ms=float(np.percentile(times, 95)) if times else None,
-                floor_frames=sequential_test.fewest_frames(policy, bound=bound),
-                floor_ms=sequential_test.floor_ms(policy, period_ms, bound))
+                floor_frames=min(frames, default=None), floor_ms=min(floors, default=None))
 
 
 def _value(judged: JudgedSession, attribute: str) -> str:
+    """Empty: nobody said; such sessions are in no group."""
     value = getattr(judged.truth, attribute)
+    if value is None:
+        return ""
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
