@@ -3,8 +3,8 @@
 Classes weigh the same whatever their numbers (equal priors). Among the attacks each species weighs the same
 (`balanced`: error rates are promised of the worst species, so a common one must not speak for a rare one) or as often
 as it occurs (`occurrence`: the sessions are the mixture to be met); within a species each session weighs the same
-however many frames it has. How far evidence may go is bounded by how many sessions there are: from n sessions of a class nobody can
-show that something happens less often than about once in n.
+however many frames it has. How far evidence may go is bounded by how many sessions there are: from n sessions of a
+class nobody can show that something happens less often than about once in n.
 """
 
 from __future__ import annotations

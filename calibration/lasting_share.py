@@ -2,8 +2,8 @@
 
 Model, within a class (species): score = class mean + √λ · the session's level + √(1-λ) · AR(1) of correlation ρ. The
 mean of n frames then has the variance λ + (1-λ) / n_AR1(n, ρ), where n_AR1 is the effective number of frames; so
-evidence of a session is never worth more than 1 / λ frames. The share of the variance that lies *between* sessions is larger than λ
-in short sessions, where an AR(1) has not yet come round either; both moments together tell the two apart.
+evidence of a session is never worth more than 1 / λ frames. The share of the variance that lies *between* sessions is
+larger than λ in short sessions, where an AR(1) has not yet come round either; both moments together tell the two apart.
 
 NumPy only; pure.
 """

@@ -56,8 +56,8 @@ def _draw(one: EvidenceMap, sessions: Sequence[ScoredSession], file: OperatingPo
     _tippett(panels[1], series, labels, weights)
     _trade_off(panels[2], logits, labels)
     figure.suptitle(f"{file.data.upper()} sessions, {one.camera_kind}, {'+'.join(one.modalities)}: Cllr "
-                    f"{one.cllr_raw:.3f} raw, {one.cllr:.3f} calibrated, {one.cllr_min:.3f} at least; {one.sessions_bona_fide} bona fide "
-                    f"and {one.sessions_attack} attack sessions", fontsize=9)
+                    f"{one.cllr_raw:.3f} raw, {one.cllr:.3f} calibrated, {one.cllr_min:.3f} at least; "
+                    f"{one.sessions_bona_fide} bona fide and {one.sessions_attack} attack sessions", fontsize=9)
     figure.savefig(path, dpi=100)
 
 

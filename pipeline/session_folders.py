@@ -1,9 +1,10 @@
 """Folders of sessions to be judged: films, or labelled recordings of any camera, as records and scores of frames.
 
-What is judged is the same for both: the observations of the live camera step and the network's scores. Films keep
-their observations; a recording goes through the live camera step here. That is kept session by session below `scores/`,
-by the model's hash and the recording's, so that a run that was killed goes on where it was. An index of recordings is that of
-docs/calibration.md; its rows may also say `instrument`, and of the person `skin_tone`, `hair`, `spectacles`, `beard`.
+What is judged is the same for both: the observations of the live camera step and the network's scores. Films keep their
+observations; a recording goes through the live camera step here. That is kept session by session below `scores/`, by
+the model's hash and the recording's, so that a run that was killed goes on where it was. An index of recordings is that
+of docs/calibration.md; its rows may also say `instrument`, and of the person `skin_tone`, `hair`, `spectacles`,
+`beard`.
 """
 
 from __future__ import annotations

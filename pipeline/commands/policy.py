@@ -202,7 +202,7 @@ def _compile(console: Console, policy: Path, roots: list[Path], model: Path | No
     )
     from pipeline.policy_compiler import Provenance, compile_policy, parse_request
     from pipeline.session_folders import check_one_world, read_session_folder, scored_records
-    from pipeline.simulated_sessions.compiling import check_sessions, session_peaks
+    from pipeline.simulated_sessions.compiling import check_mapped, check_sessions, session_peaks
     from pipeline.simulated_sessions.film import camera_kind_of
     from pipeline.simulated_sessions.judging import applied_policies
     from pipeline.simulated_sessions.scoring import model_facts
@@ -222,6 +222,7 @@ def _compile(console: Console, policy: Path, roots: list[Path], model: Path | No
         with progress_bar(console, f"scores of {folder.root}") as show:
             own, scores = scored_records(folder, model, facts, jobs=jobs, on_progress=show)
         records += own
+        check_mapped(own, request.policy(), file)
         peaks += session_peaks(own, scores, request.policy(), facts.info, file)
     calibration_id, kind = calibration_facts(file, facts.operating_point)
     provenance = Provenance(

@@ -20,6 +20,11 @@ from pipeline.simulated_sessions.judging import JudgedSession
 
 #: APCER at which BPCER is told: BPCER10, BPCER20 and BPCER100 of the standard.
 APCER_LIMITS = (0.1, 0.05, 0.01)
+#: What is evaluated, in the standard's words, and what is not.
+EVALUATION = ("PAD subsystem with its decision policy; one presentation is one session; no comparison subsystem takes "
+              "part")
+NOT_MEASURED = ("IAPAR, RIAPAR and other figures of a full system", "attack potential of the PAI species",
+                "conformance to the standard")
 #: Evidence of a session in which nothing ever counted: below any that can be gathered.
 NO_EVIDENCE = -1_000.0
 
@@ -83,12 +88,18 @@ class SessionReport:
         """Plain values for JSON."""
         found = self.evaluation
         return {
-            "standard": "ISO/IEC 30107-3", "simulated": self.simulated, **self.facts,
-            "species": {name: {**_outcomes(each), "apcer": rates(each.apcer), "apnrr": rates(non_response(each))}
+            "terms": "ISO/IEC 30107-3", "evaluation": EVALUATION, "not_measured": NOT_MEASURED,
+            "simulated": self.simulated, **self.facts,
+            "species": {name: {**_outcomes(each), "apcer": rates(each.apcer), "apnrr": rates(non_response(each)),
+                               "apcer_of_responses": None if each.apcer_of_responses is None else rates(
+                                   each.apcer_of_responses),
+                               "people": rates(each.people_accepted), "instruments": each.instruments or None}
                         for name, each in found.species.items()},
             "worst_species": found.worst_species,
             "bona_fide": {**_outcomes(found.live), "bpcer": rates(found.live.bpcer),
-                          "bpnrr": rates(non_response(found.live))} if found.live.sessions else None,
+                          "bpnrr": rates(non_response(found.live)),
+                          "classified_as_attack": rates(found.live.called_attack),
+                          "people": rates(found.live.people_refused)} if found.live.sessions else None,
             "groups": {f"{attribute}: {value}": {**_outcomes(each), "bpcer": rates(each.bpcer)}
                        for attribute, values in found.groups.items() for value, each in values.items()},
             "bpcer_at_apcer": {"development_sessions": self.development, "points": [

@@ -30,6 +30,9 @@ class Outcomes:
         sessions: all. accepted, rejected: verdict bona_fide, attack. undecided: neither, though frames were scored.
         non_response: undecided without a scored frame: no single face was found, or none fit to crop.
         frames, missed: filmed, and those without a crop.
+        people: who is live or depicted. accepted_people, refused_people: of them, with at least one session accepted,
+            and with at least one that was not.
+        instruments: attack instruments, where the sessions name them; 0 where one does not: nobody knows.
     """
 
     sessions: int
@@ -39,6 +42,10 @@ class Outcomes:
     non_response: int
     frames: int
     missed: int
+    people: int
+    accepted_people: int
+    refused_people: int
+    instruments: int
 
     @classmethod
     def of(cls, judged: Sequence[JudgedSession]) -> Outcomes:
@@ -46,9 +53,14 @@ class Outcomes:
         accepted = sum(each.decision.verdict is Verdict.BONA_FIDE for each in judged)
         rejected = sum(each.decision.verdict is Verdict.ATTACK for each in judged)
         silent = sum(not each.responded for each in judged)
+        passing = {each.truth.person for each in judged if each.decision.verdict is Verdict.BONA_FIDE}
+        failing = {each.truth.person for each in judged if each.decision.verdict is not Verdict.BONA_FIDE}
+        named = {each.truth.instrument for each in judged}
         return cls(sessions=len(judged), accepted=accepted, rejected=rejected, non_response=silent,
                    undecided=len(judged) - accepted - rejected - silent, frames=sum(each.frames for each in judged),
-                   missed=sum(each.missed for each in judged))
+                   missed=sum(each.missed for each in judged), people=len(passing | failing),
+                   accepted_people=len(passing), refused_people=len(failing),
+                   instruments=0 if "" in named else len(named))
 
     @property
     def apcer(self) -> Proportion:
@@ -59,6 +71,27 @@ class Outcomes:
     def bpcer(self) -> Proportion:
         """Bona fide sessions not accepted: rejected, undecided and without response alike."""
         return Proportion(count=self.sessions - self.accepted, trials=self.sessions, unit=Unit.VIDEO)
+
+    @property
+    def apcer_of_responses(self) -> Proportion | None:
+        """Attack sessions accepted, of those with a response; None: there was none."""
+        responses = self.sessions - self.non_response
+        return Proportion(count=self.accepted, trials=responses, unit=Unit.VIDEO) if responses else None
+
+    @property
+    def called_attack(self) -> Proportion:
+        """Sessions classified as attacks, of all."""
+        return Proportion(count=self.rejected, trials=self.sessions, unit=Unit.VIDEO)
+
+    @property
+    def people_accepted(self) -> Proportion:
+        """People with at least one session accepted."""
+        return Proportion(count=self.accepted_people, trials=self.people, unit=Unit.SUBJECT)
+
+    @property
+    def people_refused(self) -> Proportion:
+        """People with at least one session that was not accepted."""
+        return Proportion(count=self.refused_people, trials=self.people, unit=Unit.SUBJECT)
 
 
 @dataclass(frozen=True, kw_only=True)
