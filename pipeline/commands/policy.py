@@ -203,9 +203,10 @@ def _compile(console: Console, policy: Path, roots: list[Path], model: Path | No
     from pipeline.policy_compiler import Provenance, compile_policy, parse_request
     from pipeline.session_folders import check_one_world, read_session_folder, scored_records
     from pipeline.simulated_sessions.compiling import check_mapped, check_sessions, session_peaks
-    from pipeline.simulated_sessions.film import camera_kind_of
+    from pipeline.simulated_sessions.film import camera_kind_of, load_record
     from pipeline.simulated_sessions.judging import applied_policies
     from pipeline.simulated_sessions.scoring import model_facts
+    from pipeline.simulated_sessions.studio import film_path
     from pipeline.simulated_trees.domains import SimulationError
 
     request = parse_request(_yaml(policy), str(policy))
@@ -219,6 +220,9 @@ def _compile(console: Console, policy: Path, roots: list[Path], model: Path | No
     file = named_calibration(calibration, facts, request.policy(), str(policy), simulated=folders[0].simulated)
     peaks, records = [], []
     for folder in folders:
+        if folder.kind == "films":  # says so before anything is scored
+            check_mapped([load_record(film_path(folder.root, truth.key)) for truth in folder.truths], request.policy(),
+                         file)
         with progress_bar(console, f"scores of {folder.root}") as show:
             own, scores = scored_records(folder, model, facts, jobs=jobs, on_progress=show)
         records += own

@@ -21,7 +21,7 @@ def streams(share, rho, *, frames=30, sessions=200, seed=0, levels=(-2.0, 2.0)):
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.8])
 @pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
 def test_share_and_correlation_are_found(share, rho):
-    found = fit_lasting_share(*streams(share, rho), resamples=200)
+    found = fit_lasting_share(*streams(share, rho, sessions=600, seed=3), resamples=200)
     assert found.share == pytest.approx(share, abs=0.2 if rho > 0.8 else 0.1)  # thirty such frames are two or three
     assert found.correlation == pytest.approx(rho, abs=0.06)
     assert found.low <= found.share <= found.high

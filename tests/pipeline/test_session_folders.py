@@ -40,8 +40,7 @@ def simulated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
-    """A folder as an integrator makes it. The camera is the simulated one, told to be a real one: what is recorded of it
-    stands for a camera's recording."""
+    """A folder as an integrator makes it. The simulated camera does not say that it is one: it stands for any other."""
     root = tmp_path_factory.mktemp("recordings") / "labelled"
     (root / "recordings").mkdir(parents=True)
     rows = []
@@ -74,7 +73,7 @@ def test_recordings_are_judged_as_films_of_the_same_sessions_and_known_to_be_the
     folders = [read_session_folder(root) for root in (tmp_path / "films", simulated)]
     with pytest.raises(SimulationError, match="counted twice it would be evidence that is not there"):
         refuse_repeats(folders)
-    with pytest.raises(SimulationError, match="2 sessions, such as .*, are in .*, too, which calibrated the scores"):
+    with pytest.raises(SimulationError, match=r"2 sessions, such as .*, are in .*, too, which calibrated the scores"):
         check_sessions(folders[:1], folders[1:], "which calibrated the scores")
     filmed, recorded = (scored_records(folder, MODEL, facts) for folder in folders)
     for one, other in zip(*(session_peaks(records, scores, SIMULATED_POLICY, facts.info)
