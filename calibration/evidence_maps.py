@@ -1,21 +1,25 @@
 """Fits one `EvidenceMap` a camera kind and subset of modalities to the logits of labelled sessions. Pure functions.
 
-Classes weigh the same whatever their numbers (equal priors); within a class each session weighs the same however many
-frames it has. How far evidence may go is bounded by how many sessions there are: from n sessions of a class nobody can
-show that something happens less often than about once in n.
+Classes weigh the same whatever their numbers (equal priors). Among the attacks each species weighs the same
+(`balanced`: error rates are promised of the worst species, so a common one must not speak for a rare one) or as often
+as it occurs (`occurrence`: the sessions are the mixture to be met); within a species each session weighs the same
+however many frames it has. How far evidence may go is bounded by how many sessions there are: from n sessions of a
+class nobody can show that something happens less often than about once in n.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.lasting_share import fit_lasting_share
 from calibration.likelihood_ratio_cost import cllr, minimum_cllr
-from calibration.operating_point_file import EvidenceMap, ModalityName
+from calibration.operating_point_file import EvidenceMap, ModalityName, SpeciesWeights
 from calibration.score_calibration import (
     CalibrationError,
     ScaledLogit,
@@ -83,12 +87,13 @@ def check_numbers(sessions: Sequence[ScoredSession], camera_kind: str, fewest: i
 
 
 def fit_evidence_map(sessions: Sequence[ScoredSession], camera_kind: str, modalities: Sequence[ModalityName], *,
-                     fewest: int = FEWEST_SESSIONS) -> EvidenceMap:
+                     fewest: int = FEWEST_SESSIONS, species_weights: SpeciesWeights = "balanced") -> EvidenceMap:
     """The map of one camera kind and subset.
 
     Args:
         sessions: scored with this subset; those of other kinds are left out, and those without a score.
         modalities: of `operating_point_file.SUBSETS`. fewest: sessions of each class.
+        species_weights: of the attacks, see the module.
 
     Raises:
         CalibrationError: too few sessions or frames, or scores that do not rank live faces above attacks.
@@ -97,25 +102,34 @@ def fit_evidence_map(sessions: Sequence[ScoredSession], camera_kind: str, modali
     own = [one for one in sessions if one.camera_kind == camera_kind and one.logits]
     live = sum(one.live for one in own)
     clip = supported_llr(live, len(own) - live)
-    logits, labels, weights = frames_of(own)
+    logits, labels, weights = frames_of(own, species_weights)
     scaled = platt_scaling(logits, labels, weights)
     series, species = [one.logits for one in own], [one.species for one in own]
     correlation = frame_correlation(series, species)
     low, high = correlation_interval(series, species)
+    lasting = fit_lasting_share(series, species)
     return EvidenceMap(
         camera_kind=camera_kind, modalities=list(modalities), scale=scaled.scale, offset=scaled.offset,
         frame_llr_clip=clip, evidence_clip=clip, frame_correlation=correlation.lasting, frame_correlation_low=low,
-        frame_correlation_high=high, cllr_raw=cllr(logits, labels, weights),
+        frame_correlation_high=high, lasting_share=lasting.share, lasting_share_low=lasting.low,
+        lasting_share_high=lasting.high, cllr_raw=cllr(logits, labels, weights),
         cllr=cllr(_mapped(logits, scaled, clip), labels, weights), cllr_min=minimum_cllr(logits, labels, weights),
-        cllr_held_out=_held_out(own, clip), sessions_bona_fide=live, sessions_attack=len(own) - live,
+        cllr_held_out=_held_out(own, clip, species_weights), sessions_bona_fide=live, sessions_attack=len(own) - live,
         frames=len(logits))
 
 
-def frames_of(sessions: Sequence[ScoredSession]) -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
-    """`[n]` logits of all frames, whether they are live, and their weights: 1 / frames of the session."""
+def frames_of(sessions: Sequence[ScoredSession],
+              species_weights: SpeciesWeights = "balanced") -> tuple[FloatArray, NDArray[np.bool_], FloatArray]:
+    """`[n]` logits of all frames, whether they are live, and their weights.
+
+    A weight is 1 / frames of the session, and where species are balanced 1 / sessions of the species, too.
+    """
     logits = np.concatenate([np.asarray(one.logits, np.float64) for one in sessions])
     counts = [len(one.logits) for one in sessions]
-    return logits, np.repeat([one.live for one in sessions], counts), np.repeat(1 / np.array(counts), counts)
+    of_species = Counter(one.species for one in sessions)
+    weights = [1 / (len(one.logits) * (of_species[one.species] if species_weights == "balanced" else 1))
+               for one in sessions]
+    return logits, np.repeat([one.live for one in sessions], counts), np.repeat(weights, counts)
 
 
 def _mapped(logits: FloatArray, scaled: ScaledLogit, clip: float) -> FloatArray:
@@ -123,7 +137,7 @@ def _mapped(logits: FloatArray, scaled: ScaledLogit, clip: float) -> FloatArray:
     return mapped
 
 
-def _held_out(sessions: Sequence[ScoredSession], clip: float) -> float | None:
+def _held_out(sessions: Sequence[ScoredSession], clip: float, species_weights: SpeciesWeights) -> float | None:
     """Cllr of maps fitted without the person judged. None: a fold leaves one class, or scores that do not rank."""
     people = {person: index % _FOLDS for index, person in enumerate(sorted({one.person for one in sessions}))}
     if len(people) < _FOLDS:
@@ -132,7 +146,8 @@ def _held_out(sessions: Sequence[ScoredSession], clip: float) -> float | None:
     for fold in range(_FOLDS):
         judged = [one for one in sessions if people[one.person] == fold]
         try:
-            scaled = platt_scaling(*frames_of([one for one in sessions if people[one.person] != fold]))
+            scaled = platt_scaling(*frames_of([one for one in sessions if people[one.person] != fold],
+                                              species_weights))
         except CalibrationError:
             return None
         logits, live, weight = frames_of(judged)

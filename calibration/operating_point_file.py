@@ -1,6 +1,6 @@
 """The operating-point file: one map from logits to evidence for each camera kind and subset of modalities, as JSON.
 
-    {"format": "mmdg-live operating points", "version": 1, "calibration_id": "<16 hex>", "model": {...}, ...}
+    {"format": "mmdg-live operating points", "version": 2, "calibration_id": "<16 hex>", "model": {...}, ...}
 
 `calibration_id` is the first 16 hexadecimal digits of the SHA-256 of the canonical bytes: the document without that
 key, keys sorted, no white space, ASCII, shortest numbers. A decision names it, so that it can be traced to what was
@@ -20,11 +20,14 @@ import msgspec
 from msgspec import Meta
 
 FORMAT: Literal["mmdg-live operating points"] = "mmdg-live operating points"
-VERSION: Literal[1] = 1
+#: 2: `lasting_share` of each map, and `species_weights`. Files of version 1 lack them and are refused.
+VERSION: Literal[2] = 2
 #: Larger than any file of ours.
 LARGEST_BYTES = 4 * 1024 * 1024
 
 ModalityName = Literal["rgb", "depth", "infrared"]
+#: How attack sessions weigh, see `OperatingPointFile`.
+SpeciesWeights = Literal["balanced", "occurrence"]
 #: Subsets of modalities that a camera may deliver. RGB is in each: the face is found there and the network always reads
 #: it.
 SUBSETS: tuple[tuple[ModalityName, ...], ...] = (
@@ -79,6 +82,8 @@ class EvidenceMap(_Strict, frozen=True, kw_only=True):
         camera_kind: `CameraDescription.camera_kind`. modalities: of `SUBSETS`.
         frame_correlation: ρ of successive scored frames (AR(1)), as `calibration.score_calibration.frame_correlation`
             fits it, sessions' own levels included; low, high: its 95 % interval over sessions.
+        lasting_share: of the scores' variance about the mean of their species, what is the session's own level and
+            repeats in every frame (`calibration.lasting_share`); low, high: its 95 % interval over sessions.
         cllr_raw, cllr, cllr_min: cost in bits of the logits taken as LLRs, of the mapped and clipped LLRs, and of the
             best monotone map, on the sessions of the fit. cllr_held_out: of maps fitted without the person that they
             are judged on; None where too few people are left for that.
@@ -94,6 +99,9 @@ class EvidenceMap(_Strict, frozen=True, kw_only=True):
     frame_correlation: Correlation
     frame_correlation_low: Correlation
     frame_correlation_high: Correlation
+    lasting_share: Correlation
+    lasting_share_low: Correlation
+    lasting_share_high: Correlation
     cllr_raw: Bits
     cllr: Bits
     cllr_min: Bits
@@ -112,16 +120,18 @@ class OperatingPointFile(_Strict, frozen=True, kw_only=True):
 
     Attributes:
         data: `simulated` or `recorded`. created: date of the fit, ISO 8601. command: that fitted, as typed.
+        species_weights: `balanced`: each species weighs the same among the attacks; `occurrence`: each session does.
         maps: one a camera kind and subset of modalities; what has none is no evidence at run time.
     """
 
     format: Literal["mmdg-live operating points"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     model: CalibratedModel
     data: Literal["simulated", "recorded"]
     created: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\d$")]
     command: Annotated[str, Meta(min_length=1)]
     sessions: CalibrationSessions
+    species_weights: SpeciesWeights
     maps: Annotated[list[EvidenceMap], Meta(min_length=1, max_length=256)]
 
     @property

@@ -181,11 +181,12 @@ def expected_lag_one(correlation: float, lengths: Mapping[int, int]) -> float:
     """
     products = squares = 0.0
     for length, sessions in lengths.items():
-        apart = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
-        centring = np.eye(length) - 1 / length
-        covariance = centring @ correlation**apart @ centring
-        products += sessions * float(np.trace(covariance, offset=1))
-        squares += sessions * float(np.trace(covariance))
+        powers = correlation ** np.arange(length)
+        # Of unit variance: var(mean), and cov(first frame, mean), which is that of the last frame, too.
+        of_mean = float(1 + 2 * ((1 - np.arange(1, length) / length) * powers[1:]).sum()) / length
+        of_end = float(powers.sum()) / length
+        products += sessions * ((length - 1) * correlation - (length + 1) * of_mean + 2 * of_end)
+        squares += sessions * length * (1 - of_mean)
     terms = sum(sessions * (length - 1) for length, sessions in lengths.items())
     return products / terms * sum(sessions * length for length, sessions in lengths.items()) / squares
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmdg_model.backends.exported_model import MANIFEST_NAME, file_hash
 from mmdg_model.inputs import LARGEST_IMAGE_SIZE, InputSpecification
+from mmdg_model.operating_point import OperatingPoint, OperatingPointError
 from mmdg_model.safetensors_header import METADATA_KEY, read_header_metadata
 
 #: What crops measure when the model does not say: ViT's usual size.
@@ -31,6 +32,20 @@ def stored_image_size(model: Path) -> int:
     valid = isinstance(size, int) and not isinstance(size, bool) and 16 <= size <= LARGEST_IMAGE_SIZE
     return size if valid else DEFAULT_IMAGE_SIZE
 
+
+def stored_operating_point(model: Path) -> OperatingPoint | None:
+    """The operating point that a checkpoint or an exported model carries; None without one.
+
+    Raises:
+        OperatingPointError: what it carries is none, or the file does not describe itself.
+    """
+    try:
+        stated = ((model / MANIFEST_NAME).read_bytes() if model.is_dir()
+                  else read_header_metadata(model)[METADATA_KEY])
+        values = json.loads(stated).get("operating_point")
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise OperatingPointError(f"{model}: no checkpoint or exported model that describes itself: {error}") from error
+    return None if values is None else OperatingPoint.from_dict(values, place=f"{model}: operating_point")
 
 
 def stored_model_hash(model: Path) -> str:

@@ -13,6 +13,7 @@ from calibration.operating_point_file import (
     CalibrationSessions,
     EvidenceMap,
     OperatingPointFile,
+    SpeciesWeights,
 )
 from calibration.score_calibration import CalibrationError
 from pipeline.calibration_sessions import (
@@ -71,12 +72,14 @@ def score_folders(folders: Sequence[LabelledFolder], model: Path, facts: ModelFa
 
 def calibrate_scores(sessions: Mapping[Subset, Sequence[ScoredSession]], folders: Sequence[LabelledFolder],
                      facts: ModelFacts, *, command: str, created: str, fewest: int = FEWEST_SESSIONS,
-                     camera_kinds: Sequence[str] = ()) -> ScoreCalibration:
+                     camera_kinds: Sequence[str] = (),
+                     species_weights: SpeciesWeights = "balanced") -> ScoreCalibration:
     """Fits every camera kind and subset that the sessions have.
 
     Args:
         sessions: of `score_folders`. command, created: for the record; the date in ISO 8601.
         fewest: scored sessions of each class that a camera kind needs. camera_kinds: to fit; empty: all that there are.
+        species_weights: of the attacks, see `calibration.evidence_maps`.
 
     Raises:
         CalibrationSessionsError: a camera kind that is not there. CalibrationError: a camera kind with one class or too
@@ -93,7 +96,8 @@ def calibrate_scores(sessions: Mapping[Subset, Sequence[ScoredSession]], folders
         check_numbers(sessions[SUBSETS[-1]], kind, fewest)
         for subset in SUBSETS:
             try:
-                maps.append(fit_evidence_map(sessions[subset], kind, subset, fewest=fewest))
+                maps.append(fit_evidence_map(sessions[subset], kind, subset, fewest=fewest,
+                                             species_weights=species_weights))
             except CalibrationError as error:
                 without_map[kind, subset] = str(error)
     if not maps:
@@ -104,6 +108,7 @@ def calibrate_scores(sessions: Mapping[Subset, Sequence[ScoredSession]], folders
     return ScoreCalibration(without_map=without_map, sessions=sessions, file=OperatingPointFile(
         model=CalibratedModel(sha256=facts.info.model_hash, purpose=facts.info.purpose.value),
         data="simulated" if folders[0].simulated else "recorded", created=created, command=command, maps=maps,
+        species_weights=species_weights,
         sessions=CalibrationSessions(
             total=len(everything), unscored=len(everything) - len(scored), by_label=dict(by_label),
             by_species=dict(by_species), index_sha256=[folder.sha256 for folder in folders])))

@@ -13,7 +13,7 @@ from scipy import stats
 from calibration.error_rates import roc
 from calibration.evidence_maps import frames_of
 from calibration.likelihood_ratio_cost import reliability
-from calibration.operating_point_file import EvidenceMap
+from calibration.operating_point_file import EvidenceMap, OperatingPointFile
 
 if TYPE_CHECKING:
     from calibration.evidence_maps import ScoredSession
@@ -36,28 +36,28 @@ def draw_calibration(found: ScoreCalibration, folder: Path) -> list[Path]:
         own = [session for session in found.sessions[tuple(one.modalities)]
                if session.camera_kind == one.camera_kind and session.logits]
         path = folder / f"{one.camera_kind}-{'+'.join(one.modalities)}.png"
-        _draw(one, own, found.file.data, path)
+        _draw(one, own, found.file, path)
         paths.append(path)
     return paths
 
 
-def _draw(one: EvidenceMap, sessions: Sequence[ScoredSession], data: str, path: Path) -> None:
+def _draw(one: EvidenceMap, sessions: Sequence[ScoredSession], file: OperatingPointFile, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
-    logits, labels, weights = frames_of(sessions)
+    logits, labels, weights = frames_of(sessions, file.species_weights)
     llrs = np.clip(one.scale * logits + one.offset, -one.frame_llr_clip, one.frame_llr_clip)
     series = (("logit taken as LLR", logits, "0.6", "--"), ("calibrated", llrs, "tab:blue", "-"))
     limit = 1.3 * one.frame_llr_clip
     _reliability(panels[0], series, labels, weights, limit)
     _tippett(panels[1], series, labels, weights)
     _trade_off(panels[2], logits, labels)
-    figure.suptitle(f"{data.upper()} sessions, {one.camera_kind}, {'+'.join(one.modalities)}: Cllr {one.cllr_raw:.3f} "
-                    f"raw, {one.cllr:.3f} calibrated, {one.cllr_min:.3f} at least; {one.sessions_bona_fide} bona fide "
-                    f"and {one.sessions_attack} attack sessions", fontsize=9)
+    figure.suptitle(f"{file.data.upper()} sessions, {one.camera_kind}, {'+'.join(one.modalities)}: Cllr "
+                    f"{one.cllr_raw:.3f} raw, {one.cllr:.3f} calibrated, {one.cllr_min:.3f} at least; "
+                    f"{one.sessions_bona_fide} bona fide and {one.sessions_attack} attack sessions", fontsize=9)
     figure.savefig(path, dpi=100)
 
 

@@ -81,12 +81,12 @@ class SessionScores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     by_subset: dict[str, list[float]]
 
 
-def read_labelled_folder(root: Path) -> LabelledFolder:
-    """The index of a folder, checked.
+def read_labelled_folder(root: Path, splits: Sequence[str] = ("val",)) -> LabelledFolder:
+    """The index of a folder, checked. splits: that its sessions may be of; `train` is never one.
 
     Raises:
         CalibrationSessionsError: no index, a session named twice, a file missing, a label that contradicts its species,
-            or sessions that must not be calibrated on (any split but `val`).
+            or a session of another split: only those of `val` may be calibrated on.
     """
     path = root / INDEX
     try:
@@ -98,7 +98,10 @@ def read_labelled_folder(root: Path) -> LabelledFolder:
     seen: set[str] = set()
     for place, label in enumerate(index.sessions):
         where = f"{path}: sessions[{place}] {label.key!r}"
-        if label.split != "val":
+        if label.split not in splits and len(splits) > 1:
+            raise CalibrationSessionsError(f"{where} is of split {label.split!r}, expected {' or '.join(splits)}: "
+                                           "training sessions flatter the network; judge others")
+        if label.split not in splits:
             raise CalibrationSessionsError(
                 f"{where} is of split {label.split!r}: calibrate on validation sessions (split 'val') of people and "
                 "instruments that are in no other split; test sessions are for judging alone, and training sessions "

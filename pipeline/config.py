@@ -13,7 +13,7 @@ import yaml
 from msgspec import Meta
 
 from calibration.operating_point_file import OperatingPointFile, read_operating_point_file
-from mmdg_model.stored_inputs import stored_model_hash
+from mmdg_model.stored_inputs import stored_model_hash, stored_operating_point
 from pipeline.audit_log import SyncPolicy
 from pipeline.kiosk_endpoint import EndpointError, parse_endpoint
 from pipeline.kiosk_sockets import TransportSettings
@@ -194,7 +194,8 @@ class Settings(_Section, frozen=True, kw_only=True):
 
     compiled_policy: file of `mmdg policy compile`, in the YAML relative to the configuration file; it takes the place
     of `policy` and pins the checkpoint that its threshold was measured with.
-    calibration: operating-point file (docs/calibration.md).
+    calibration: operating-point file (docs/calibration.md). calibration_id: refuse any other than this one; a compiled
+    policy pins the one that its threshold was measured with, `none` where it was measured without any.
     """
 
     cameras: Annotated[list[CameraConfig], Meta(min_length=1, max_length=8)]
@@ -211,6 +212,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     manifest: ManifestConfig = ManifestConfig()
     runtime_dir: str | None = None
     calibration: Annotated[str, Meta(min_length=1)] | None = None
+    calibration_id: Annotated[str, Meta(pattern="^([0-9a-f]{16}|none)$")] | None = None
 
 
 _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]+)`(?: - at `(?P<path>[^`]+)`)?")
@@ -297,10 +299,10 @@ def load_settings(path: Path, overrides: dict[str, Any] | None = None) -> Settin
 
 
 def _with_compiled_policy(settings: Settings, path: Path) -> Settings:
-    """The policy of the compiled file, and its checkpoint alone.
+    """The policy of the compiled file, with its checkpoint and its calibration alone.
 
     Raises:
-        ConfigError: the file is none, or the configuration pins another checkpoint.
+        ConfigError: the file is none, or the configuration pins another checkpoint or calibration.
     """
     from pipeline.policy_compiler import CompiledPolicyError, read_compiled
 
@@ -313,7 +315,12 @@ def _with_compiled_policy(settings: Settings, path: Path) -> Settings:
     if pinned not in (None, measured):
         raise ConfigError(f"{path}: $.inference.sha256 is {pinned}, but the threshold of $.compiled_policy was "
                           f"measured with checkpoint {measured}; compile the policy for the checkpoint that runs")
-    return msgspec.structs.replace(settings, policy=compiled.in_force(),
+    calibration_id = compiled.provenance.calibration_id
+    if settings.calibration_id not in (None, calibration_id):
+        raise ConfigError(f"{path}: $.calibration_id is {settings.calibration_id}, but the threshold of "
+                          f"$.compiled_policy was measured with calibration {calibration_id}; compile the policy with "
+                          "the calibration that runs")
+    return msgspec.structs.replace(settings, policy=compiled.in_force(), calibration_id=calibration_id,
                                    compiled_policy=str(path.parent / settings.compiled_policy),
                                    inference=msgspec.structs.replace(settings.inference, sha256=measured))
 
@@ -322,16 +329,25 @@ def load_calibration(settings: Settings, model: Path) -> OperatingPointFile | No
     """The operating-point file that is named, checked against the model that is going to run and the policy.
 
     Raises:
-        OperatingPointFileError: as `read_operating_point_file`, or of another model.
-        PolicyError: the policy cannot be served with it. OSError: no such model.
+        OperatingPointFileError: as `read_operating_point_file`, or of another model. OSError: no such model.
+        PolicyError: the policy cannot be served with it, or another calibration is pinned than the one that would run:
+            a threshold is worth nothing on evidence by another calibration.
+        OperatingPointError: a calibration is pinned and the model does not say which it carries.
     """
-    if settings.calibration is None:
+    wanted, found = settings.calibration_id, None
+    if settings.calibration is not None:
+        found = read_operating_point_file(Path(settings.calibration), model_sha256=stored_model_hash(model))
+    if wanted is not None:
+        point = stored_operating_point(model) if found is None else None
+        here = found.calibration_id if found is not None else "none" if point is None else point.calibration_id
+        if here != wanted:
+            pin = (f"the threshold of compiled_policy {settings.compiled_policy} was measured with calibration {wanted}"
+                   if settings.compiled_policy is not None else f"$.calibration_id is {wanted}")
+            that = f"{settings.calibration} is" if found is not None else "without a file the checkpoint's own one is"
+            raise PolicyError(f"calibration: {pin}, {that} {here}; name the file of {wanted} as $.calibration, or "
+                              "compile the policy with what runs (mmdg policy compile --calibration FILE)")
+    if found is None:
         return None
-    if settings.compiled_policy is not None:
-        # Its threshold was measured on evidence by the checkpoint's own operating point, not by these maps.
-        raise PolicyError(f"calibration: {settings.calibration} would change the evidence that the threshold of "
-                          f"compiled_policy {settings.compiled_policy} was measured on; keep one of them")
-    found = read_operating_point_file(Path(settings.calibration), model_sha256=stored_model_hash(model))
     settings.policy.check_calibration(found, "$.policy")
     return found
 

@@ -93,7 +93,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         frame_correlation: ρ of successive scored frames (AR(1)), see `sequential_test.effective_frames`. None: as the
             checkpoint's operating point says; without one `ASSUMED_FRAME_CORRELATION`.
         lasting_share: of a score's variance, what is the session's own level and repeats in every frame, see
-            `sequential_test.effective_frames`. 0 where ρ was fitted with the levels in it.
+            `sequential_test.effective_frames`; a calibration file may raise it.
         min_accept_evidence: accepting takes at least this many nats, also where Wald's bound is lower. An operating
             point raises it to its threshold.
         uncertainty_weight: nats taken off the evidence for acceptance, per unit of mean class-token uncertainty.
@@ -163,13 +163,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def mapped(self, one: EvidenceMap) -> Policy:
         """This policy for scores of one subset of modalities on one kind of camera, as an operating-point file has it.
 
-        What the policy states may only make it more cautious: the larger correlation and the smaller clips count.
+        What the policy states may only make it more cautious: the larger correlation and lasting share, and the smaller
+        clips count.
         """
         return msgspec.structs.replace(
             self, logit_scale=one.scale, training_log_odds=-one.offset,
             frame_correlation=max(self.frame_correlation or 0.0, one.frame_correlation),
+            lasting_share=max(self.lasting_share, one.lasting_share),
             llr_clip=min(self.llr_clip, one.frame_llr_clip),
             evidence_clip=min(one.evidence_clip, self.evidence_clip or one.evidence_clip))
+
+    @property
+    def most_evidence(self) -> float:
+        """Nats that no session of any length exceeds: every frame at the clip; infinite where nothing bounds it."""
+        lasting = self.llr_clip / self.lasting_share if self.lasting_share else math.inf
+        return self.bounded(lasting)
 
     def check_calibration(self, file: OperatingPointFile, path: str = "policies") -> None:
         """Whether this policy can be served with that file at all. `path`: where the policy stands.
@@ -189,6 +197,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise PolicyError(f"{path}.required_modalities: {sorted(needed)}: calibration {file.calibration_id} has no "
                               f"map with them, only {', '.join(there)}; calibrate them, or require fewer")
         supported = max(self.mapped(one).evidence_clip or 0.0 for one in fit)
+        lasting = min(fit, key=lambda one: one.lasting_share)
+        reach = max(self.mapped(one).most_evidence for one in fit)
         if supported < self.upper_bound:
             remedy = "state a smaller min_accept_evidence, or allow more errors"
             if self.upper_bound <= 20:
@@ -196,6 +206,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                           "one kind of camera, or allow more errors")
             raise PolicyError(f"{path}.apcer_max: accepting takes {self.upper_bound:.2f} nats, calibration "
                               f"{file.calibration_id} supports {supported:.2f}: nothing could be accepted; {remedy}")
+        if reach < self.upper_bound:
+            raise PolicyError(f"{path}.apcer_max: accepting takes {self.upper_bound:.2f} nats, but frames of one "
+                              f"session never gather more than {reach:.2f}, however long it lasts: calibration "
+                              f"{file.calibration_id} found that a share of {lasting.lasting_share:.2f} of the scores' "
+                              "variance is the session's own. Allow more errors, state a larger llr_clip, or use a "
+                              "network whose sessions differ less")
 
     def calibrated(self, point: OperatingPoint | None) -> Policy:
         """This policy for a checkpoint with that operating point. What the policy itself states stands.

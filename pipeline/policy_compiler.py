@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -38,8 +38,8 @@ from mmdg_model.whole_file import write_whole
 from pipeline.policy import Policy, PolicyError, parse_policy
 from pipeline.sequential_test import effective, floor_ms
 
-#: Of the file. A file of another version is refused.
-VERSION = 1
+#: Of the file. A file of another version is refused. 2: `calibration_id` of 16 digits, camera kinds, counts of people.
+VERSION = 2
 #: Thresholds tried between the most evidence that a session can gather and the policy's own bound.
 THRESHOLDS = 400
 
@@ -137,15 +137,19 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What the sessions were judged with, and which they are.
 
     Attributes:
-        calibration_id: SHA-256 of the operating point's canonical JSON, `none` without one.
+        calibration_id: of what made logits evidence, 16 hexadecimal digits: of an operating-point file, or of the
+            checkpoint's own operating point; `none` without either. calibration: which of these it is.
         sessions_sha256: of each folder. splits: of the sessions.
-        frame_period_ms: the shortest among the sessions. simulated: one of them is.
+        frame_period_ms: the shortest among the sessions. simulated: they are; simulated and recorded never mix.
+        camera_kinds: of the sessions (`CameraDescription.camera_kind`).
         apart_from_calibration: none of them was used to calibrate the scores; null = nobody can tell.
     """
 
     model_hash: str
     purpose: Purpose
-    calibration_id: str
+    calibration_id: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16}|none)$")]
+    calibration: Literal["checkpoint", "file", "none"]
+    camera_kinds: tuple[str, ...]
     sessions_sha256: tuple[str, ...]
     splits: tuple[str, ...]
     frame_period_ms: float
@@ -159,25 +163,35 @@ class SpeciesEvidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Attack sessions of one species at the threshold.
 
     Attributes:
-        p_value: of "APCER > apcer_max". upper_bound: of APCER, one-sided, at the confidence.
+        people: whom they depict. accepted_people: of them, with at least one session accepted.
+        p_value: of "APCER > apcer_max". upper_bound: of APCER, one-sided, at the confidence, as if sessions of one
+            person told as much as those of several. people_upper_bound: of the share of people with a session
+            accepted, which needs no such thing.
     """
 
     sessions: int
     people: int
     non_response: int
     accepted: int
+    accepted_people: int
     p_value: float
     upper_bound: float
+    people_upper_bound: float
 
 
 class LiveEvidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bona fide sessions at the threshold. p_value: of "BPCER > bpcer_max", null where none is demanded."""
+    """Bona fide sessions at the threshold. p_value: of "BPCER > bpcer_max", null where none is demanded.
+
+    refused_people: with at least one session refused; people_upper_bound: of their share.
+    """
 
     sessions: int
     people: int
     non_response: int
     refused: int
+    refused_people: int
     upper_bound: float
+    people_upper_bound: float
     p_value: float | None
 
 
@@ -252,12 +266,13 @@ def threshold_grid(policy: Policy, frame_period_ms: float, number: int = THRESHO
 
 
 def compile_policy(request: PolicyRequest, sessions: Sequence[SessionPeak], provenance: Provenance,
-                   calibrated: Policy) -> CompiledPolicy:
+                   *calibrated: Policy) -> CompiledPolicy:
     """Learn then Test, see the module.
 
     Args:
         sessions: judged by the real sequential test under `calibrated`.
-        calibrated: `request.policy()` with the operating point of the scores applied.
+        calibrated: `request.policy()` with the operating point of the scores applied; with an operating-point file
+            each of its maps that counts. Thresholds begin at the most evidence that any of them allows.
 
     Raises:
         UnsupportedPolicyError: too few sessions, too many accepted, or none bona fide accepted.
@@ -269,7 +284,7 @@ def compile_policy(request: PolicyRequest, sessions: Sequence[SessionPeak], prov
     by_species = {name: [each for each in attacks if each.species == name]
                   for name in sorted({each.species for each in attacks})}
     delta = 1 - request.confidence
-    thresholds = threshold_grid(calibrated, provenance.frame_period_ms)
+    thresholds = max((threshold_grid(one, provenance.frame_period_ms) for one in calibrated), key=lambda grid: grid[0])
     names = list(by_species)
     totals = np.array([len(by_species[name]) for name in names])
     accepted = np.array([_accepted(by_species[name], thresholds) for name in names])  # [species, thresholds]
@@ -302,17 +317,23 @@ def compile_policy(request: PolicyRequest, sessions: Sequence[SessionPeak], prov
         species={name: SpeciesEvidence(
             sessions=len(each), people=len({one.person for one in each}),
             non_response=sum(not one.responded for one in each), accepted=int(accepted[row, chosen]),
-            p_value=float(p_values[row, chosen]), upper_bound=_bound(int(accepted[row, chosen]), len(each),
-                                                                     request.confidence))
+            accepted_people=len(_people(each, thresholds[chosen], accepted=True)), p_value=float(p_values[row, chosen]),
+            upper_bound=_bound(int(accepted[row, chosen]), len(each), request.confidence),
+            people_upper_bound=_bound(len(_people(each, thresholds[chosen], accepted=True)),
+                                      len({one.person for one in each}), request.confidence))
             for row, (name, each) in enumerate(by_species.items())},
         bona_fide=LiveEvidence(sessions=len(live), people=len({one.person for one in live}),
                                non_response=sum(not one.responded for one in live), refused=refused,
+                               refused_people=len(_people(live, thresholds[chosen], accepted=False)),
+                               people_upper_bound=_bound(len(_people(live, thresholds[chosen], accepted=False)),
+                                                         len({one.person for one in live}), request.confidence),
                                upper_bound=bpcer, p_value=live_p),
         tried=tuple(TriedThreshold(
             threshold=float(thresholds[index]), worst_species=names[int(worst[index])],
             accepted=int(accepted[worst[index], index]), sessions=int(totals[worst[index]]),
             p_value=float(largest[index]), live_accepted=int(live_accepted[index])) for index in steps),
-        floor_ms=floor_ms(calibrated, provenance.frame_period_ms, float(thresholds[chosen])))
+        floor_ms=min((time for one in calibrated if (time := floor_ms(
+            one, provenance.frame_period_ms, float(thresholds[chosen]))) is not None), default=None))
     return msgspec.structs.replace(compiled, threshold_id=compiled.digest())
 
 
@@ -369,6 +390,11 @@ def _supports(threshold: float, by_species: Mapping[str, Sequence[SessionPeak]],
     worst = max(bounds, key=lambda name: bounds[name])
     return (f"at {threshold:.3f} nats APCER <= {bounds[worst]:.3g} ({worst}), with "
             f"{len(live) - int(_accepted(live, at)[0])} of {len(live)} bona fide sessions refused")
+
+
+def _people(sessions: Sequence[SessionPeak], threshold: float, *, accepted: bool) -> set[str]:
+    """Who has at least one session that is accepted, or refused."""
+    return {each.person for each in sessions if (each.peak >= threshold) is accepted}
 
 
 def _accepted(sessions: Sequence[SessionPeak], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:

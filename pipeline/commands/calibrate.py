@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from pipeline.commands.session_options import SpeciesWeighting
+
 if TYPE_CHECKING:
     from pipeline.calibrating_scores import ScoreCalibration
 
@@ -37,6 +39,7 @@ def score(
                                                                                 "repeated")] = None,
     fewest: Annotated[int, typer.Option("--min-sessions", min=2, help="sessions of each class that a camera kind must "
                                                                       "have")] = 10,
+    species_weights: SpeciesWeighting = "balanced",
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="processes; one a core by default")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the file as one JSON line")] = False,
 ) -> None:
@@ -69,7 +72,7 @@ def score(
             scored = score_folders(folders, model, facts, jobs=jobs, on_progress=show)
         found = calibrate_scores(scored, folders, facts, command=shlex.join(["mmdg", *sys.argv[1:]]),
                                  created=datetime.now(UTC).date().isoformat(), fewest=fewest,
-                                 camera_kinds=camera_kind or ())
+                                 camera_kinds=camera_kind or (), species_weights=species_weights)
         write_whole(out, file_bytes(found.file))
         if plots is not None:
             from pipeline.calibration_plots import draw_calibration
@@ -88,14 +91,17 @@ def describe(found: ScoreCalibration, out: Path) -> str:
     """The maps as a table of text, and what got none."""
     file = found.file
     lines = [(f"{out}: calibration {file.calibration_id} of model {file.model.sha256[:12]} ({file.model.purpose}), on "
-             f"{file.sessions.total} {file.data} sessions ({file.sessions.unscored} without a score)"),
+             f"{file.sessions.total} {file.data} sessions ({file.sessions.unscored} without a score), "
+              f"species weights: {file.species_weights}"),
              (f"{'camera kind':26} {'modalities':18} {'scale':>7} {'offset':>7} {'clip':>5} {'ρ':>5} {'(95 %)':>12} "
+              f"{'lasts':>5} {'(95 %)':>12} "
              f"{'Cllr raw':>8} {'cal.':>6} {'held out':>8} {'least':>6} {'sessions':>9}")]
     for one in file.maps:
         held = "-" if one.cllr_held_out is None else f"{one.cllr_held_out:.3f}"
         interval = f"{one.frame_correlation_low:.2f}-{one.frame_correlation_high:.2f}"
         lines.append(f"{one.camera_kind:26} {'+'.join(one.modalities):18} {one.scale:7.3f} {one.offset:7.3f} "
-                     f"{one.frame_llr_clip:5.2f} {one.frame_correlation:5.2f} {interval:>12} {one.cllr_raw:8.3f} "
+                     f"{one.frame_llr_clip:5.2f} {one.frame_correlation:5.2f} {interval:>12} {one.lasting_share:5.2f} "
+                     f"{f'{one.lasting_share_low:.2f}-{one.lasting_share_high:.2f}':>12} {one.cllr_raw:8.3f} "
                      f"{one.cllr:6.3f} {held:>8} {one.cllr_min:6.3f} "
                      f"{f'{one.sessions_bona_fide}+{one.sessions_attack}':>9}")
     lines += [f"no map: {kind} {'+'.join(subset)}: {why}" for (kind, subset), why in found.without_map.items()]

@@ -11,21 +11,25 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from calibration.operating_point_file import OperatingPointFile
     from pipeline.policy import Policy
+    from pipeline.session_folders import SessionFolder
     from pipeline.session_report.figures import ScoredSession
     from pipeline.simulated_sessions.judging import JudgedSession
-    from pipeline.simulated_sessions.presentation import Truth
     from pipeline.simulated_sessions.scoring import ModelFacts
     from pipeline.verdict import ModelInfo
 
 
 def sessions_command(
-    sessions: Annotated[list[Path], typer.Argument(metavar="SESSIONS...", help="folders of mmdg simulate films")],
+    sessions: Annotated[list[Path], typer.Argument(metavar="SESSIONS...", help="folders of mmdg simulate films, or of "
+                                                                               "labelled recordings")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="where sessions.html, sessions.json and "
                                                                    "decisions.csv go")],
     model: Annotated[Path | None, typer.Option("--model", help="checkpoint; the shipped weights by default")] = None,
     operating_point: Annotated[Path | None, typer.Option(help="file of mmdg simulate calibrate; the checkpoint's own "
                                                               "by default")] = None,
+    calibration: Annotated[Path | None, typer.Option(
+        "--calibration", metavar="FILE", help="of mmdg calibrate score, instead of an operating point")] = None,
     policy: Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="YAML of a policy, or JSON of mmdg "
                                                                                  "policy compile; the simulated one by "
                                                                                  "default")] = None,
@@ -44,31 +48,38 @@ def sessions_command(
     Exit codes: 0 written, 1 not possible (the reason is printed), 2 wrong usage.
     """
     from mmdg_model.operating_point import read_operating_point
-    from pipeline.commands.session_options import chosen_model, failing
+    from pipeline.commands.session_options import chosen_model, failing, named_calibration
+    from pipeline.session_folders import check_one_world, read_session_folder
     from pipeline.session_report.figures import session_report
     from pipeline.session_report.page import write_session_report
     from pipeline.simulated_sessions.compiling import check_sessions, refuse_repeats
     from pipeline.simulated_sessions.scoring import model_facts
-    from pipeline.simulated_sessions.studio import read_index
     from pipeline.verdict import ModelInfo
 
     console, jobs = Console(stderr=True), jobs or os.cpu_count() or 1
+    if calibration is not None and operating_point is not None:
+        raise typer.BadParameter("contradicts --operating-point; both make logits evidence", param_hint="--calibration")
     with failing(console):
-        truths = {str(folder): read_index(folder) for folder in sessions}
-        own = {str(folder): read_index(folder) for folder in dev or ()}
-        refuse_repeats(truths)
-        check_sessions(own, truths, "which is judged here")
+        folders = [read_session_folder(folder) for folder in sessions]
+        own = [read_session_folder(folder) for folder in dev or ()]
+        refuse_repeats(folders)
+        check_sessions(own, folders, "which is judged here")
         model = chosen_model(model)
         facts = model_facts(model)
+        check_one_world([*folders, *own], facts)
         point = read_operating_point(operating_point) if operating_point is not None else facts.operating_point
         info = ModelInfo(model_hash=facts.info.model_hash, purpose=facts.info.purpose, operating_point=point)
-        chosen = _policy(policy, facts, info)
-        opened = _open(console, truths, info)
-        development, _ = _judged(console, own, model, facts, info, chosen, jobs)
-        scored, judged = _judged(console, truths, model, facts, info, chosen, jobs)
-        report = session_report(judged, scored, development, chosen.calibrated(point),
-                                _facts(truths, own, info, chosen, opened))
-        page = write_session_report(out, report, judged, scored, chosen.calibrated(point))
+        chosen = _policy(policy, facts)
+        file = named_calibration(calibration, facts, chosen, str(policy or "policy"), simulated=folders[0].simulated)
+        if policy is not None and policy.suffix == ".json":
+            _check_compiled(policy, info, file)
+        opened = _open(console, folders, info, file)
+        development, _, _ = _judged(console, own, model, facts, info, chosen, file, jobs)
+        scored, judged, kinds = _judged(console, folders, model, facts, info, chosen, file, jobs)
+        in_force = chosen if file is not None else chosen.calibrated(point)
+        report = session_report(judged, scored, development, in_force,
+                                _facts(folders, own, info, chosen, file, opened, judged, kinds))
+        page = write_session_report(out, report, judged, scored, in_force)
     if as_json:
         sys.stdout.write((out / "sessions.json").read_text(encoding="utf-8"))
         return
@@ -84,66 +95,72 @@ def sessions_command(
     sys.stdout.write("\n".join([*lines, str(page)]) + "\n")
 
 
-def _policy(path: Path | None, facts: ModelFacts, info: ModelInfo) -> Policy:
+def _policy(path: Path | None, facts: ModelFacts) -> Policy:
     from pipeline.commands.session_options import named_policy
+    from pipeline.policy_compiler import read_compiled
+
+    return read_compiled(path).in_force() if path is not None and path.suffix == ".json" else named_policy(path, facts)
+
+
+def _check_compiled(path: Path, info: ModelInfo, file: OperatingPointFile | None) -> None:
+    """That a compiled policy is judged with what its threshold was measured with."""
+    from pipeline.commands.session_options import calibration_facts
     from pipeline.policy_compiler import CompiledPolicyError, read_compiled
-    from pipeline.simulated_sessions.compiling import calibration_id
 
-    if path is None or path.suffix != ".json":
-        return named_policy(path, facts)
-    compiled = read_compiled(path)
-    for what, measured, here in (
-            ("checkpoint", compiled.provenance.model_hash, info.model_hash),
-            ("calibration", compiled.provenance.calibration_id, calibration_id(info.operating_point))):
-        if measured != here:
-            raise CompiledPolicyError(f"{path}: its threshold was measured with {what} {measured}, here is {here}; "
-                                      "compile the policy for what runs")
-    return compiled.in_force()
+    measured = read_compiled(path).provenance
+    for what, wanted, here in (("checkpoint", measured.model_hash, info.model_hash),
+                               ("calibration", measured.calibration_id,
+                                calibration_facts(file, info.operating_point)[0])):
+        if wanted != here:
+            raise CompiledPolicyError(f"{path}: its threshold was measured with {what} {wanted}, here is {here}; "
+                                      "compile the policy for what runs"
+                                      + (", or name its file: --calibration" if what == "calibration" else ""))
 
 
-def _open(console: Console, folders: dict[str, list[Truth]], info: ModelInfo) -> int:
+def _open(console: Console, folders: list[SessionFolder], info: ModelInfo, file: OperatingPointFile | None) -> int:
     """Logs a look at each test set; returns how often the most opened one was."""
     from mmdg_model.training.samples import Split
-    from pipeline.commands.session_options import point_hash, typed
+    from pipeline.commands.session_options import calibration_facts, typed
     from pipeline.simulated_sessions.openings import open_test_set
-    from pipeline.simulated_sessions.studio import sessions_hash
 
     most = 0
-    for folder, truths in folders.items():
-        if any(truth.split == Split.TEST for truth in truths):
-            openings = open_test_set(Path(folder), checkpoint=info.model_hash, sessions=sessions_hash(Path(folder)),
-                                     operating_point=point_hash(info.operating_point), number=len(truths),
-                                     command=typed())
-            console.print(f"opening number {len(openings)} of test set {folder}", highlight=False, soft_wrap=True)
+    for folder in folders:
+        if any(truth.split == Split.TEST for truth in folder.truths):
+            openings = open_test_set(folder.root, checkpoint=info.model_hash, sessions=folder.sha256,
+                                     operating_point=calibration_facts(file, info.operating_point)[0],
+                                     number=len(folder.truths), command=typed())
+            console.print(f"opening number {len(openings)} of test set {folder.root}", highlight=False, soft_wrap=True)
             most = max(most, len(openings))
     return most
 
 
-def _judged(console: Console, folders: dict[str, list[Truth]], model: Path, facts: ModelFacts, info: ModelInfo,
-            policy: Policy, jobs: int) -> tuple[list[ScoredSession], list[JudgedSession]]:
+def _judged(console: Console, folders: list[SessionFolder], model: Path, facts: ModelFacts, info: ModelInfo,
+            policy: Policy, file: OperatingPointFile | None,
+            jobs: int) -> tuple[list[ScoredSession], list[JudgedSession], set[str]]:
+    """Sessions as numbers, as decided, and the kinds of camera that filmed them."""
     from mmdg_model.training.samples import BONA_FIDE
     from pipeline.commands.session_options import progress_bar
+    from pipeline.session_folders import scored_records
     from pipeline.session_report.figures import ScoredSession
-    from pipeline.simulated_sessions.film import load_record
+    from pipeline.simulated_sessions.film import camera_kind_of
     from pipeline.simulated_sessions.judging import judge, peak_evidence
-    from pipeline.simulated_sessions.scoring import score_sessions
-    from pipeline.simulated_sessions.studio import film_path
 
-    scored, judged = [], []
-    for folder, truths in folders.items():
-        records = [load_record(film_path(Path(folder), truth.key)) for truth in truths]
-        with progress_bar(console, f"scores of {folder}") as show:
-            scores = score_sessions(Path(folder), records, model, facts, jobs=jobs, on_progress=show)
+    scored, judged, kinds = [], [], set()
+    for folder in folders:
+        with progress_bar(console, f"scores of {folder.root}") as show:
+            records, scores = scored_records(folder, model, facts, jobs=jobs, on_progress=show)
         for record in records:
             own = scores[record.truth.key]
-            judged.append(judge(record, own, policy, info))
+            judged.append(judge(record, own, policy, info, calibration=file))
+            kinds.add(camera_kind_of(record))
             scored.append(ScoredSession(species=record.truth.species, live=record.truth.label == BONA_FIDE,
-                                        peak=peak_evidence(record, own, policy, info)))
-    return scored, judged
+                                        peak=peak_evidence(record, own, policy, info, file)))
+    return scored, judged, kinds
 
 
-def _facts(folders: dict[str, list[Truth]], development: dict[str, list[Truth]], info: ModelInfo, policy: Policy,
-           opened: int) -> dict[str, Any]:
+def _facts(folders: list[SessionFolder], development: list[SessionFolder], info: ModelInfo, policy: Policy,
+           file: OperatingPointFile | None, opened: int, judged: list[JudgedSession], kinds: set[str],
+           ) -> dict[str, Any]:
     """Everything that the figures depend on, as plain values."""
     import hashlib
     import json
@@ -151,20 +168,21 @@ def _facts(folders: dict[str, list[Truth]], development: dict[str, list[Truth]],
 
     import msgspec
 
-    from pipeline.commands.session_options import typed
-    from pipeline.simulated_sessions.compiling import calibration_id
-    from pipeline.simulated_sessions.studio import sessions_hash
+    from pipeline.commands.session_options import calibration_facts, typed
 
-    values, point = msgspec.to_builtins(policy), info.operating_point
+    values, point = msgspec.to_builtins(policy), info.operating_point if file is None else None
     in_force = policy.calibrated(point)
+    calibration_id, kind = calibration_facts(file, point)
     return {
         "command": typed(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "checkpoint": info.model_hash,
-        "purpose": info.purpose.value, "number": sum(len(truths) for truths in folders.values()),
-        "splits": sorted({truth.split for truths in folders.values() for truth in truths}),
-        "sessions_sha256": [sessions_hash(Path(folder)) for folder in folders],
-        "development_sha256": [sessions_hash(Path(folder)) for folder in development],
+        "purpose": info.purpose.value, "number": len(judged), "camera_kinds": sorted(kinds),
+        "splits": sorted({truth.split for folder in folders for truth in folder.truths}),
+        "sessions_sha256": [folder.sha256 for folder in folders],
+        "development_sha256": [folder.sha256 for folder in development],
         "test_set_opened": opened, "operating_point": None if point is None else point.to_dict(),
-        "calibration_id": calibration_id(point), "accept_bound": in_force.upper_bound,
+        "calibration": kind, "calibration_id": calibration_id, "accept_bound": in_force.upper_bound,
         "reject_bound": in_force.lower_bound, "threshold_id": policy.threshold_id,
+        "frame_correlation": sorted({each.applied.correlation for each in judged if each.applied is not None}),
+        "lasting_share": sorted({each.applied.lasting_share for each in judged if each.applied is not None}),
         "policy_sha256": hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest(),
         "policy": {key: value for key, value in values.items() if value is not None}}

@@ -72,6 +72,7 @@ def live(
 
     from calibration.operating_point_file import OperatingPointFileError
     from capture.camera import CameraError, NoDeviceError
+    from mmdg_model.operating_point import OperatingPointError
     from pipeline.camera_probe import is_simulated, probe
     from pipeline.channels import ChannelError
     from pipeline.config import ConfigError, Settings, load_settings, settings_from
@@ -133,7 +134,7 @@ def live(
                                 should_stop=lambda: stop["asked"] or (ends_s is not None
                                                                       and time.monotonic() >= ends_s))
         outcome = supervisor.run()
-    except (ChannelError, OperatingPointFileError, PolicyError) as error:
+    except (ChannelError, OperatingPointError, OperatingPointFileError, PolicyError) as error:
         raise _fail(str(error), ExitCode.USAGE) from None
     if as_json:
         print(json.dumps({"type": "summary", "exit_code": int(outcome.exit_code), "error": outcome.error,

@@ -27,13 +27,17 @@ def register(app: typer.Typer) -> None:
 def compile_command(
     policy: Annotated[Path, typer.Argument(metavar="POLICY.yaml", help="apcer_max, bpcer_max, deadline_ms, ... : "
                                                                        "docs/decisions.md")],
-    sessions: Annotated[list[Path], typer.Argument(metavar="SESSIONS...", help="folders of mmdg simulate films, not of "
-                                                                               "the test split")],
+    sessions: Annotated[list[Path], typer.Argument(metavar="SESSIONS...", help="folders of mmdg simulate films or of "
+                                                                               "labelled recordings, not of the test "
+                                                                               "split")],
     out: Annotated[Path, typer.Option("--out", help="the compiled policy, JSON")],
     model: Annotated[Path | None, typer.Option("--model", help="checkpoint; the shipped weights by default")] = None,
+    calibration: Annotated[Path | None, typer.Option(
+        "--calibration", metavar="FILE", help="of mmdg calibrate score; the threshold then counts with this file "
+                                              "alone. Default: the checkpoint's own operating point")] = None,
     calibrated_on: Annotated[list[Path] | None, typer.Option(
-        "--calibrated-on", metavar="DIR", help="sessions that the checkpoint's scores were calibrated on: they may not "
-                                               "be among SESSIONS; may be repeated")] = None,
+        "--calibrated-on", metavar="DIR", help="sessions that the scores were calibrated on: they may not be among "
+                                               "SESSIONS; may be repeated")] = None,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="processes; one a core by default")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the compiled policy")] = False,
 ) -> None:
@@ -51,7 +55,7 @@ def compile_command(
 
     console = Console(stderr=True)
     with failing(console):
-        compiled = _compile(console, policy, sessions, model, calibrated_on, jobs or os.cpu_count() or 1)
+        compiled = _compile(console, policy, sessions, model, calibration, calibrated_on, jobs or os.cpu_count() or 1)
         write_compiled(compiled, out)
     if as_json:
         sys.stdout.write(msgspec.json.encode(compiled).decode() + "\n")
@@ -134,16 +138,26 @@ def describe(compiled: CompiledPolicy) -> str:
     lines.append(f"threshold_id {compiled.threshold_id}")
     lines.append(f"accept at {compiled.threshold:.3f} nats (the policy's own bound: {compiled.policy.upper_bound:.3f})"
                  f": every species has APCER <= {request.apcer_max:g} at {request.confidence:.0%} confidence")
-    lines.append(f"worst species: {compiled.worst_species}, {worst.accepted} of {worst.sessions} accepted, APCER <= "
-                 f"{worst.upper_bound:.4f}")
-    lines.append(f"bona fide: {live.refused} of {live.sessions} refused, BPCER <= {live.upper_bound:.4f} ({demanded})")
+    lines.append(f"worst species: {compiled.worst_species}, {worst.accepted} of {worst.sessions} sessions accepted, "
+                 f"APCER <= {worst.upper_bound:.4f}; {worst.accepted_people} of {worst.people} people, <= "
+                 f"{worst.people_upper_bound:.4f}")
+    lines.append(f"bona fide: {live.refused} of {live.sessions} sessions refused, BPCER <= {live.upper_bound:.4f} "
+                 f"({demanded}); {live.refused_people} of {live.people} people refused at least once, <= "
+                 f"{live.people_upper_bound:.4f}")
+    if live.people < live.sessions or any(each.people < each.sessions for each in compiled.species.values()):
+        lines.append("Several sessions are of one person: bounds on sessions take them as if they were of several, "
+                     "those on people do not.")
     lines.append(f"floor of the time to acceptance: {floor}, deadline {request.deadline_ms} ms")
-    lines.append(f"checkpoint {source.model_hash} ({source.purpose.value}), calibration {source.calibration_id[:16]}, "
+    calibration = {"file": f"calibration file {source.calibration_id}", "none": "no calibration",
+                   "checkpoint": f"the checkpoint's own operating point {source.calibration_id}"}[source.calibration]
+    lines.append(f"checkpoint {source.model_hash} ({source.purpose.value}), {calibration}, "
                  f"{apart[source.apart_from_calibration]}")
+    lines.append(f"kinds of camera: {', '.join(source.camera_kinds)}")
     lines.append(f"\n{'species':<24} {'sessions':>8} {'people':>7} {'no response':>12} {'accepted':>9} {'APCER <=':>9} "
-                 f"{'p':>8}")
+                 f"{'p':>8} {'people <=':>10}")
     lines += [f"{name:<24} {each.sessions:>8} {each.people:>7} {each.non_response:>12} {each.accepted:>9} "
-              f"{each.upper_bound:>9.4f} {each.p_value:>8.4f}" for name, each in compiled.species.items()]
+              f"{each.upper_bound:>9.4f} {each.p_value:>8.4f} {each.people_upper_bound:>10.4f}"
+              for name, each in compiled.species.items()]
     lines.append("\nNo guarantee for species, instruments, cameras or places that are not among these sessions.\n")
     return "\n".join(lines)
 
@@ -174,41 +188,54 @@ def _yaml(path: Path) -> Any:
         raise PolicyError(f"{path}: not YAML: {error}") from None
 
 
-def _compile(console: Console, policy: Path, folders: list[Path], model: Path | None,
+def _compile(console: Console, policy: Path, roots: list[Path], model: Path | None, calibration: Path | None,
              calibrated_on: list[Path] | None, jobs: int) -> CompiledPolicy:
     from collections import Counter
     from datetime import UTC, datetime
 
-    from pipeline.commands.session_options import chosen_model, progress_bar, typed
+    from pipeline.commands.session_options import (
+        calibration_facts,
+        chosen_model,
+        named_calibration,
+        progress_bar,
+        typed,
+    )
     from pipeline.policy_compiler import Provenance, compile_policy, parse_request
-    from pipeline.simulated_sessions.compiling import calibration_id, check_sessions, session_peaks
-    from pipeline.simulated_sessions.film import load_record
-    from pipeline.simulated_sessions.scoring import model_facts, score_sessions
-    from pipeline.simulated_sessions.studio import film_path, read_index, sessions_hash
+    from pipeline.session_folders import check_one_world, read_session_folder, scored_records
+    from pipeline.simulated_sessions.compiling import check_mapped, check_sessions, session_peaks
+    from pipeline.simulated_sessions.film import camera_kind_of, load_record
+    from pipeline.simulated_sessions.judging import applied_policies
+    from pipeline.simulated_sessions.scoring import model_facts
+    from pipeline.simulated_sessions.studio import film_path
     from pipeline.simulated_trees.domains import SimulationError
 
     request = parse_request(_yaml(policy), str(policy))
-    if twice := [folder for folder, times in Counter(folders).items() if times > 1]:
+    if twice := [folder for folder, times in Counter(roots).items() if times > 1]:
         raise SimulationError(f"{twice[0]} is named twice; each session is evidence once")
-    truths = {str(folder): read_index(folder) for folder in folders}
-    check_sessions(truths, {str(folder): read_index(folder) for folder in calibrated_on or ()},
-                   "which calibrated the scores")
+    folders = [read_session_folder(root) for root in roots]
+    check_sessions(folders, [read_session_folder(root) for root in calibrated_on or ()], "which calibrated the scores")
     model = chosen_model(model)
     facts = model_facts(model)
-    peaks = []
+    check_one_world(folders, facts)
+    file = named_calibration(calibration, facts, request.policy(), str(policy), simulated=folders[0].simulated)
+    peaks, records = [], []
     for folder in folders:
-        records = [load_record(film_path(folder, truth.key)) for truth in truths[str(folder)]]
-        with progress_bar(console, f"scores of {folder}") as show:
-            scores = score_sessions(folder, records, model, facts, jobs=jobs, on_progress=show)
-        peaks += session_peaks(records, scores, request.policy(), facts.info)
-    everything = [truth for folder in folders for truth in truths[str(folder)]]
+        if folder.kind == "films":  # says so before anything is scored
+            check_mapped([load_record(film_path(folder.root, truth.key)) for truth in folder.truths], request.policy(),
+                         file)
+        with progress_bar(console, f"scores of {folder.root}") as show:
+            own, scores = scored_records(folder, model, facts, jobs=jobs, on_progress=show)
+        records += own
+        check_mapped(own, request.policy(), file)
+        peaks += session_peaks(own, scores, request.policy(), facts.info, file)
+    calibration_id, kind = calibration_facts(file, facts.operating_point)
     provenance = Provenance(
-        model_hash=facts.info.model_hash, purpose=facts.info.purpose,
-        calibration_id=calibration_id(facts.operating_point),
-        sessions_sha256=tuple(sessions_hash(folder) for folder in folders),
-        splits=tuple(sorted({truth.split for truth in everything})),
-        frame_period_ms=min(1e3 / truth.frame_rate for truth in everything) if everything else 1.0,
-        simulated=any(truth.simulated for truth in everything),
-        apart_from_calibration=True if calibrated_on or facts.operating_point is None else None, command=typed(),
+        model_hash=facts.info.model_hash, purpose=facts.info.purpose, calibration_id=calibration_id, calibration=kind,
+        camera_kinds=tuple(sorted({camera_kind_of(record) for record in records})),
+        sessions_sha256=tuple(folder.sha256 for folder in folders),
+        splits=tuple(sorted({record.truth.split for record in records})),
+        frame_period_ms=min((1e3 / record.truth.frame_rate for record in records), default=1.0),
+        simulated=any(folder.simulated for folder in folders),
+        apart_from_calibration=True if calibrated_on or kind == "none" else None, command=typed(),
         date=datetime.now(UTC).isoformat(timespec="seconds"))
-    return compile_policy(request, peaks, provenance, request.policy().calibrated(facts.operating_point))
+    return compile_policy(request, peaks, provenance, *applied_policies(request.policy(), facts.info, file))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from calibration.operating_point_file import OperatingPointFile
     from mmdg_model.operating_point import OperatingPoint
     from pipeline.policy import Policy
     from pipeline.simulated_sessions.scoring import ModelFacts
 
+
+#: How attack sessions weigh in a calibration, see `calibration.evidence_maps`.
+SpeciesWeighting = Annotated[Literal["balanced", "occurrence"], typer.Option(
+    "--species-weights", help="balanced: each attack species weighs the same, as rates of the worst species need; "
+                              "occurrence: each session does, as in the mixture at hand")]
 Progress = Callable[[int, int], None]
 
 
@@ -33,7 +37,9 @@ def failing(console: Console) -> Iterator[None]:
     from mmdg_model.operating_point import OperatingPointError
     from mmdg_model.scorer import ScoringError
     from mmdg_model.shipped_weights import ShippedWeightsError
+    from pipeline.calibration_sessions import CalibrationSessionsError
     from pipeline.policy import PolicyError
+    from pipeline.session_folders import SessionFolderError
     from pipeline.simulated_sessions.film import FilmError
     from pipeline.simulated_trees.domains import SimulationError
 
@@ -41,7 +47,7 @@ def failing(console: Console) -> Iterator[None]:
         yield
     except (CalibrationError, CameraError, RecordingError, DetectorError, OperatingPointError,
             OperatingPointFileError, ScoringError, ShippedWeightsError, PolicyError, FilmError, SimulationError,
-            OSError) as error:
+            CalibrationSessionsError, SessionFolderError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
@@ -96,9 +102,32 @@ def named_policy(path: Path | None, facts: ModelFacts) -> Policy:
     return policy
 
 
-def point_hash(point: OperatingPoint | None) -> str:
-    """SHA-256 of an operating point's canonical JSON; empty without one."""
-    return "" if point is None else hashlib.sha256(json.dumps(point.to_dict(), sort_keys=True).encode()).hexdigest()
+def named_calibration(path: Path | None, facts: ModelFacts, policy: Policy, place: str, *,
+                      simulated: bool) -> OperatingPointFile | None:
+    """The operating-point file, checked against the model, the policy and the sessions. place: of the policy.
+
+    Raises:
+        OperatingPointFileError: as `read_operating_point_file`, or fitted to sessions of the other world.
+        PolicyError: the policy cannot be served with it.
+    """
+    from calibration.operating_point_file import OperatingPointFileError, read_operating_point_file
+
+    if path is None:
+        return None
+    found = read_operating_point_file(path, model_sha256=facts.info.model_hash)
+    if found.data != ("simulated" if simulated else "recorded"):
+        raise OperatingPointFileError(f"{path}: $.data is {found.data!r}, these sessions are "
+                                      f"{'simulated' if simulated else 'recorded'}; calibrate on such sessions")
+    policy.check_calibration(found, place)
+    return found
+
+
+def calibration_facts(file: OperatingPointFile | None,
+                      point: OperatingPoint | None) -> tuple[str, Literal["checkpoint", "file", "none"]]:
+    """Id of what makes logits evidence, 16 hexadecimal digits or `none`, and which of these it is."""
+    if file is not None:
+        return file.calibration_id, "file"
+    return ("none", "none") if point is None else (point.calibration_id, "checkpoint")
 
 
 def typed() -> str:

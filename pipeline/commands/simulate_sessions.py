@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from pipeline.commands.session_options import SpeciesWeighting, named_calibration
+from pipeline.commands.session_options import calibration_facts as _calibration_facts
 from pipeline.commands.session_options import chosen_model as _model
 from pipeline.commands.session_options import failing as _failing
 from pipeline.commands.session_options import named_policy as _policy
-from pipeline.commands.session_options import point_hash as _hash_of
 from pipeline.commands.session_options import progress_bar as _bar
 from pipeline.commands.session_options import typed as _typed
 
@@ -111,7 +112,7 @@ def calibrate_command(
                                                                  "default")] = None,
     apcer: Annotated[float, typer.Option("--apcer", min=0.0, max=0.5, help="largest share of any species' sessions "
                                                                            "accepted")] = 0.05,
-    jobs: Jobs = None, as_json: AsJson = False,
+    species_weights: SpeciesWeighting = "balanced", jobs: Jobs = None, as_json: AsJson = False,
 ) -> None:
     """Fit scale, offset, frame correlation and threshold of a checkpoint's scores on validation sessions.
 
@@ -130,7 +131,8 @@ def calibrate_command(
         records = [load_record(film_path(films, truth.key)) for truth in read_index(films)]
         with _bar(console, "scores") as show:
             scores = score_sessions(films, records, model, facts, jobs=jobs, on_progress=show)
-        found = calibrate(records, scores, _policy(policy, facts), facts.info, command=_typed(), apcer_target=apcer)
+        found = calibrate(records, scores, _policy(policy, facts), facts.info, command=_typed(), apcer_target=apcer,
+                          species_weights=species_weights)
         write_operating_point(found.point, out)
     point = found.point
     if as_json:
@@ -149,6 +151,8 @@ def evaluate_command(
     model: Model = None,
     operating_point: Annotated[Path | None, typer.Option(help="file of mmdg simulate calibrate; the checkpoint's own "
                                                               "by default")] = None,
+    calibration: Annotated[Path | None, typer.Option("--calibration", help="file of mmdg calibrate score, instead of "
+                                                                           "an operating point")] = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="YAML of a policy; the simulated one by "
                                                                  "default")] = None,
     out: Annotated[Path, typer.Option("--out", help="folder of the report")] = Path("out/session_report"),
@@ -178,22 +182,28 @@ def evaluate_command(
         point = read_operating_point(operating_point) if operating_point is not None else facts.operating_point
         info = ModelInfo(model_hash=facts.info.model_hash, purpose=facts.info.purpose, operating_point=point)
         chosen = _policy(policy, facts)
+        if calibration is not None and operating_point is not None:
+            raise typer.BadParameter("contradicts --operating-point; both make logits evidence",
+                                     param_hint="--calibration")
+        file = named_calibration(calibration, facts, chosen, str(policy or "policy"), simulated=True)
+        point = point if file is None else None
+        calibration_id, _ = _calibration_facts(file, point)
         truths, identity = read_index(films), sessions_hash(films)
         tested = any(truth.split == Split.TEST for truth in truths)
-        openings = open_test_set(films, checkpoint=info.model_hash, operating_point=_hash_of(point), sessions=identity,
+        openings = open_test_set(films, checkpoint=info.model_hash, operating_point=calibration_id, sessions=identity,
                                  number=len(truths), command=_typed()) if tested else []
         if openings:
             console.print(f"opening number {len(openings)} of this simulated test set", highlight=False)
         records = [load_record(film_path(films, truth.key)) for truth in truths]
         with _bar(console, "scores") as show:
             scores = score_sessions(films, records, model, facts, jobs=jobs, on_progress=show)
-        judged = [judge(record, scores[record.truth.key], chosen, info) for record in records]
+        judged = [judge(record, scores[record.truth.key], chosen, info, calibration=file) for record in records]
         evaluation = evaluate(judged, chosen.calibrated(point))
         described: dict[str, Any] = {
             "command": _typed(), "checkpoint": info.model_hash, "purpose": info.purpose.value,
             "sessions_sha256": identity, "splits": ", ".join(sorted({truth.split for truth in truths})),
             "test_set_opened": len(openings),
-            "operating_point": None if point is None else point.to_dict(),
+            "calibration_id": calibration_id, "operating_point": None if point is None else point.to_dict(),
             "policy": {"name": chosen.name, "apcer_max": chosen.apcer_max, "bpcer_max": chosen.bpcer_max,
                        "min_frames": chosen.min_frames, "min_time_ms": chosen.min_time_ms, "llr_clip": chosen.llr_clip,
                        "uncertainty_weight": chosen.uncertainty_weight, "deadline_ms": chosen.deadline_ms}}

@@ -20,6 +20,11 @@ from pipeline.simulated_sessions.judging import JudgedSession
 
 #: APCER at which BPCER is told: BPCER10, BPCER20 and BPCER100 of the standard.
 APCER_LIMITS = (0.1, 0.05, 0.01)
+#: What is evaluated, in the standard's words, and what is not.
+EVALUATION = ("PAD subsystem with its decision policy; one presentation is one session; no comparison subsystem takes "
+              "part")
+NOT_MEASURED = ("IAPAR, RIAPAR and other figures of a full system", "attack potential of the PAI species",
+                "conformance to the standard")
 #: Evidence of a session in which nothing ever counted: below any that can be gathered.
 NO_EVIDENCE = -1_000.0
 
@@ -83,12 +88,18 @@ class SessionReport:
         """Plain values for JSON."""
         found = self.evaluation
         return {
-            "standard": "ISO/IEC 30107-3", "simulated": self.simulated, **self.facts,
-            "species": {name: {**_outcomes(each), "apcer": rates(each.apcer), "apnrr": rates(non_response(each))}
+            "terms": "ISO/IEC 30107-3", "evaluation": EVALUATION, "not_measured": NOT_MEASURED,
+            "simulated": self.simulated, **self.facts,
+            "species": {name: {**_outcomes(each), "apcer": rates(each.apcer), "apnrr": rates(non_response(each)),
+                               "apcer_of_responses": None if each.apcer_of_responses is None else rates(
+                                   each.apcer_of_responses),
+                               "people": rates(each.people_accepted), "instruments": each.instruments or None}
                         for name, each in found.species.items()},
             "worst_species": found.worst_species,
             "bona_fide": {**_outcomes(found.live), "bpcer": rates(found.live.bpcer),
-                          "bpnrr": rates(non_response(found.live))} if found.live.sessions else None,
+                          "bpnrr": rates(non_response(found.live)),
+                          "classified_as_attack": rates(found.live.called_attack),
+                          "people": rates(found.live.people_refused)} if found.live.sessions else None,
             "groups": {f"{attribute}: {value}": {**_outcomes(each), "bpcer": rates(each.bpcer)}
                        for attribute, values in found.groups.items() for value, each in values.items()},
             "bpcer_at_apcer": {"development_sessions": self.development, "points": [
@@ -122,7 +133,7 @@ def session_report(judged: Sequence[JudgedSession], scored: Sequence[ScoredSessi
     return SessionReport(
         evaluation=evaluate(judged, policy), frozen=tuple(frozen_point(limit, development, scored)
                                                           for limit in APCER_LIMITS) if development else (),
-        frames=frame_rates(judged, policy), development=len(development),
+        frames=frame_rates(judged), development=len(development),
         simulated=any(each.truth.simulated for each in judged), facts=facts)
 
 
@@ -147,10 +158,11 @@ def frozen_point(limit: float, development: Sequence[ScoredSession], scored: Seq
                        worst_species=worst, attacks=attacks[worst])
 
 
-def frame_rates(judged: Sequence[JudgedSession], policy: Policy) -> FrameRates:
-    """Single frames, decided by the sign of their log-likelihood ratio."""
+def frame_rates(judged: Sequence[JudgedSession]) -> FrameRates:
+    """Single frames, decided by the sign of their log-likelihood ratio; frames without a calibration are left out."""
     def accepted(sessions: Sequence[JudgedSession]) -> float | None:
-        frames = [policy.frame_llr(logit) >= 0 for each in sessions for logit in each.logits]
+        frames = [each.applied.frame_llr(logit) >= 0 for each in sessions if each.applied is not None
+                  for logit in each.logits]
         return float(np.mean(frames)) if frames else None
 
     live = accepted([each for each in judged if each.truth.label == BONA_FIDE])

@@ -26,7 +26,7 @@ def write_session_report(folder: Path, report: SessionReport, judged: Sequence[J
     Raises:
         OSError: the folder cannot be written. ModuleNotFoundError: without matplotlib or jinja2, naming the extra.
     """
-    values = {**report.to_dict(), "frame_correlation": policy.correlation}
+    values = report.to_dict()
     page = html(values, {"errors": draw_errors(report, policy.apcer_max),
                          "trade_off": draw_trade_off(scored, policy.upper_bound, report),
                          "times": draw_times(judged, report)})
@@ -45,7 +45,8 @@ def html(values: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     source = (resources.files("pipeline.session_report") / "page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
-    environment.filters.update(percent=_percent, ms=_milliseconds, words=lambda text: str(text).replace("_", " "))
+    environment.filters.update(percent=_percent, ms=_milliseconds, numbers=_numbers,
+                               words=lambda text: str(text).replace("_", " "))
     return environment.from_string(source).render(r=values, plots=plots, described=described(values)).lstrip()
 
 
@@ -54,12 +55,16 @@ def described(values: Mapping[str, Any]) -> dict[str, str]:
     policy, point = values["policy"], values["operating_point"]
     lines = {
         "checkpoint": f"{values['checkpoint']} (purpose {values['purpose']})",
-        "operating point": "none: scores taken at their word" if point is None else ", ".join(
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in point.items()),
+        "operating point": {"none": "none: scores taken at their word", "checkpoint": "the checkpoint's own",
+                            "file": "a file of mmdg calibrate score"}[values["calibration"]] + (
+            "" if point is None else ": ") + ", ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in (point or {}).items()),
         "calibration id": values["calibration_id"],
         "accept at / reject at": f"{values['accept_bound']:.4f} / {values['reject_bound']:.4f} nats",
         "threshold id": values["threshold_id"] or "none: this policy was not compiled (mmdg policy compile)",
         "policy": ", ".join(f"{key} {_plain(value)}" for key, value in policy.items()),
+        "kinds of camera": ", ".join(values["camera_kinds"]),
         "policy SHA-256": values["policy_sha256"],
         "sessions SHA-256": ", ".join(values["sessions_sha256"]),
         "openings of the test set": str(values["test_set_opened"]),
@@ -72,6 +77,14 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + " ".join(str(each) for each in value) + "]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    """Least and largest of what was applied to sessions."""
+    if not values:
+        return "unknown"
+    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _percent(value: float) -> str:

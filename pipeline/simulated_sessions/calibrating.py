@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibration.operating_point_file import SpeciesWeights
 from calibration.score_calibration import FrameCorrelation, ScaledLogit, frame_correlation, platt_scaling
 from mmdg_model.operating_point import OperatingPoint
 from mmdg_model.training.samples import BONA_FIDE
@@ -47,11 +48,13 @@ class Calibration:
 
 
 def calibrate(records: Sequence[FilmRecord], scores: Mapping[str, Sequence[FrameScore]], policy: Policy,
-              model: ModelInfo, *, command: str, apcer_target: float = APCER_TARGET) -> Calibration:
+              model: ModelInfo, *, command: str, apcer_target: float = APCER_TARGET,
+              species_weights: SpeciesWeights = "balanced") -> Calibration:
     """Fits scale and offset, then the correlation of frames, then the threshold of a session's evidence.
 
-    1. Platt's scaling of frames' logits at equal priors; each session weighs the same within its species, each species
-       the same within the attacks, so that a common species does not speak for a rare one.
+    1. Platt's scaling of frames' logits at equal priors; each session weighs the same within its species, and where
+       `species_weights` is `balanced` each species the same within the attacks, so that a common species does not
+       speak for a rare one.
     2. ρ: of successive scores about the mean of their species, sessions' own levels included, or of an AR(1) about each
        session's mean where that is more (`calibration.score_calibration.frame_correlation`). A mask that passes in one
        frame passes in the next: with the latter alone evidence would grow for as long as it is looked at.
@@ -73,7 +76,7 @@ def calibrate(records: Sequence[FilmRecord], scores: Mapping[str, Sequence[Frame
     attacks = [record for record in records if record.truth.label != BONA_FIDE]
     if not live or not attacks:
         raise SimulationError(f"{len(live)} bona fide and {len(attacks)} attack sessions; both are needed")
-    scaled = _scaled(records, scores)
+    scaled = _scaled(records, scores, species_weights)
     scored = [record for record in records if scores[record.truth.key]]
     correlation = frame_correlation([[score.logit for score in scores[record.truth.key]] for record in scored],
                                     [record.truth.species for record in scored])
@@ -120,7 +123,8 @@ def _bare(policy: Policy) -> Policy:
     return msgspec.structs.replace(policy, logit_scale=None, training_log_odds=None, frame_correlation=None)
 
 
-def _scaled(records: Sequence[FilmRecord], scores: Mapping[str, Sequence[FrameScore]]) -> ScaledLogit:
+def _scaled(records: Sequence[FilmRecord], scores: Mapping[str, Sequence[FrameScore]],
+            species_weights: SpeciesWeights) -> ScaledLogit:
     scored = [record for record in records if scores[record.truth.key]]
     of_species = Counter(record.truth.species for record in scored)
     logits, labels, weights = [], [], []
@@ -128,7 +132,8 @@ def _scaled(records: Sequence[FilmRecord], scores: Mapping[str, Sequence[FrameSc
         own = scores[record.truth.key]
         logits += [score.logit for score in own]
         labels += [record.truth.label == BONA_FIDE] * len(own)
-        weights += [1 / len(own) / of_species[record.truth.species]] * len(own)
+        sharing = of_species[record.truth.species] if species_weights == "balanced" else 1
+        weights += [1 / len(own) / sharing] * len(own)
     return platt_scaling(logits, labels, weights)
 
 

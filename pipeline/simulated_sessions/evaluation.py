@@ -30,6 +30,9 @@ class Outcomes:
         sessions: all. accepted, rejected: verdict bona_fide, attack. undecided: neither, though frames were scored.
         non_response: undecided without a scored frame: no single face was found, or none fit to crop.
         frames, missed: filmed, and those without a crop.
+        people: who is live or depicted. accepted_people, refused_people: of them, with at least one session accepted,
+            and with at least one that was not.
+        instruments: attack instruments, where the sessions name them; 0 where one does not: nobody knows.
     """
 
     sessions: int
@@ -39,6 +42,10 @@ class Outcomes:
     non_response: int
     frames: int
     missed: int
+    people: int
+    accepted_people: int
+    refused_people: int
+    instruments: int
 
     @classmethod
     def of(cls, judged: Sequence[JudgedSession]) -> Outcomes:
@@ -46,9 +53,14 @@ class Outcomes:
         accepted = sum(each.decision.verdict is Verdict.BONA_FIDE for each in judged)
         rejected = sum(each.decision.verdict is Verdict.ATTACK for each in judged)
         silent = sum(not each.responded for each in judged)
+        passing = {each.truth.person for each in judged if each.decision.verdict is Verdict.BONA_FIDE}
+        failing = {each.truth.person for each in judged if each.decision.verdict is not Verdict.BONA_FIDE}
+        named = {each.truth.instrument for each in judged}
         return cls(sessions=len(judged), accepted=accepted, rejected=rejected, non_response=silent,
                    undecided=len(judged) - accepted - rejected - silent, frames=sum(each.frames for each in judged),
-                   missed=sum(each.missed for each in judged))
+                   missed=sum(each.missed for each in judged), people=len(passing | failing),
+                   accepted_people=len(passing), refused_people=len(failing),
+                   instruments=0 if "" in named else len(named))
 
     @property
     def apcer(self) -> Proportion:
@@ -59,6 +71,27 @@ class Outcomes:
     def bpcer(self) -> Proportion:
         """Bona fide sessions not accepted: rejected, undecided and without response alike."""
         return Proportion(count=self.sessions - self.accepted, trials=self.sessions, unit=Unit.VIDEO)
+
+    @property
+    def apcer_of_responses(self) -> Proportion | None:
+        """Attack sessions accepted, of those with a response; None: there was none."""
+        responses = self.sessions - self.non_response
+        return Proportion(count=self.accepted, trials=responses, unit=Unit.VIDEO) if responses else None
+
+    @property
+    def called_attack(self) -> Proportion:
+        """Sessions classified as attacks, of all."""
+        return Proportion(count=self.rejected, trials=self.sessions, unit=Unit.VIDEO)
+
+    @property
+    def people_accepted(self) -> Proportion:
+        """People with at least one session accepted."""
+        return Proportion(count=self.accepted_people, trials=self.people, unit=Unit.SUBJECT)
+
+    @property
+    def people_refused(self) -> Proportion:
+        """People with at least one session that was not accepted."""
+        return Proportion(count=self.refused_people, trials=self.people, unit=Unit.SUBJECT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +181,15 @@ def evaluate(judged: Sequence[JudgedSession], policy: Policy) -> SessionEvaluati
 
     Args:
         judged: at least one session. policy: that decided, with its operating point applied (`Policy.calibrated`).
+            Floors are of the fastest among the policies that were applied to sessions.
     """
     live = [each for each in judged if each.truth.label == BONA_FIDE]
     attacks = [each for each in judged if each.truth.label != BONA_FIDE]
     species = {name: Outcomes.of([each for each in attacks if each.truth.species == name])
                for name in sorted({each.truth.species for each in attacks})}
     groups = {attribute: {value: Outcomes.of([each for each in live if _value(each, attribute) == value])
-                          for value in sorted({_value(each, attribute) for each in live})} for attribute in GROUPS}
+                          for value in sorted({_value(each, attribute) for each in live} - {""})}
+              for attribute in GROUPS}
     scored = [each for each in judged if each.responded]
     try:
         correlation = frame_correlation([each.logits for each in scored], [each.truth.species for each in scored])
@@ -163,7 +198,7 @@ def evaluate(judged: Sequence[JudgedSession], policy: Policy) -> SessionEvaluati
     labels = {each.truth.label for each in scored}
     area = auc(roc([float(np.mean(each.logits)) for each in scored],
                    [each.truth.label == BONA_FIDE for each in scored])) if len(labels) == 2 else None
-    period_ms = 1e3 / judged[0].truth.frame_rate
+    period_ms = min(1e3 / each.truth.frame_rate for each in judged)
     return SessionEvaluation(
         live=Outcomes.of(live), species=dict(sorted(species.items(), key=lambda item: (-item[1].apcer.rate, item[0]))),
         groups=groups, correlation=correlation, area=area,
@@ -173,12 +208,17 @@ def evaluate(judged: Sequence[JudgedSession], policy: Policy) -> SessionEvaluati
 
 def _pace(judged: Sequence[JudgedSession], verdict: Verdict, policy: Policy, bound: float, period_ms: float) -> Pace:
     times = [each.decision.time_to_decision_ms for each in judged if each.decision.verdict is verdict]
+    applied = list(dict.fromkeys(each.applied for each in judged if each.applied is not None)) or [policy]
+    frames = [number for one in applied if (number := sequential_test.fewest_frames(one, bound=bound)) is not None]
+    floors = [time for one in applied if (time := sequential_test.floor_ms(one, period_ms, bound)) is not None]
     return Pace(decisions=len(times), median_ms=float(np.median(times)) if times else None,
                 p95_ms=float(np.percentile(times, 95)) if times else None,
-                floor_frames=sequential_test.fewest_frames(policy, bound=bound),
-                floor_ms=sequential_test.floor_ms(policy, period_ms, bound))
+                floor_frames=min(frames, default=None), floor_ms=min(floors, default=None))
 
 
 def _value(judged: JudgedSession, attribute: str) -> str:
+    """Empty: nobody said; such sessions are in no group."""
     value = getattr(judged.truth, attribute)
+    if value is None:
+        return ""
     return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)

@@ -30,6 +30,8 @@ class JudgedSession:
 
     Attributes:
         frames: filmed. missed: of them, without a crop. logits: of the scored frames, raw, in order.
+        applied: the policy with what made logits evidence here, of all modalities that were scored; None: nothing does,
+            the calibration has no map for them.
     """
 
     truth: Truth
@@ -37,6 +39,7 @@ class JudgedSession:
     frames: int
     missed: int
     logits: tuple[float, ...]
+    applied: Policy | None
 
     @property
     def responded(self) -> bool:
@@ -53,16 +56,37 @@ def judge(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, mode
     assert len(decided) == 1, f"{record.truth.key}: {len(decided)} decisions, expected one"
     return JudgedSession(truth=record.truth, decision=decided[0], frames=len(record.observations),
                          missed=len(record.observations) - len(record.crop_sequences),
-                         logits=tuple(score.logit for score in scores))
+                         logits=tuple(score.logit for score in scores),
+                         applied=_applied(record, scores, policy, model, calibration))
 
 
-def peak_evidence(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo) -> float:
+def applied_policies(policy: Policy, model: ModelInfo,
+                     calibration: OperatingPointFile | None) -> tuple[Policy, ...]:
+    """What may decide: the policy with each map that has the modalities which it requires, or with the model's own
+    operating point."""
+    if calibration is None:
+        return (policy.calibrated(model.operating_point),)
+    needed = {modality.value for modality in policy.required_modalities}
+    return tuple(policy.mapped(one) for one in calibration.maps if needed <= set(one.modalities))
+
+
+def _applied(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo,
+             calibration: OperatingPointFile | None) -> Policy | None:
+    if calibration is None:
+        return policy.calibrated(model.operating_point)
+    used = {modality.value for score in scores for modality in score.uncertainty}
+    found = calibration.map_for(camera_kind_of(record), used)
+    return None if found is None else policy.mapped(found)
+
+
+def peak_evidence(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo,
+                  calibration: OperatingPointFile | None = None) -> float:
     """The most that ever spoke for acceptance, in nats, before the session was rejected; -inf for nothing.
 
     A session is accepted exactly when this reaches the policy's upper bound.
     """
     never = msgspec.structs.replace(policy, min_accept_evidence=_NEVER)
-    return _run(record, scores, never, model, ())[1]
+    return _run(record, scores, never, model, (), calibration)[1]
 
 
 def _run(record: FilmRecord, scores: Sequence[FrameScore], policy: Policy, model: ModelInfo,

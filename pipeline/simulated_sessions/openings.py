@@ -18,7 +18,8 @@ LOG = "openings.jsonl"
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One look at a test set. `checkpoint`, `operating_point`: SHA-256; `sessions`: of which sessions they are."""
+    """One look at a test set. `checkpoint`: SHA-256; `operating_point`: id of what made logits evidence,
+    16 hexadecimal digits or `none`; `sessions`: of which sessions they are."""
 
     when: str
     checkpoint: str

@@ -30,7 +30,9 @@ SKIN_TONES = {"light": 0.32, "medium": 0.64, "dark": 1.0}
 
 
 class Truth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of one session because it is simulated.
+    """What is known of one session: everything where it is simulated; where it was recorded, what its index says.
+
+    Whatever nobody knows is None, or "" for a name.
 
     Attributes:
         key: of the session. split: `val` or `test`. label: `bona_fide` or `attack`. species: of the instrument, or
@@ -46,22 +48,22 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     split: str
     label: str
     species: str
-    person: int
-    instrument: str
-    head: int
-    held_out_head: bool
-    session: int
-    distance_m: float
-    serial: str
-    profile: str
-    renderer: str
-    place: int
+    person: int | str
+    instrument: str = ""
+    head: int | None = None
+    held_out_head: bool | None = None
+    session: int | None = None
+    distance_m: float | None = None
+    serial: str = ""
+    profile: str = ""
+    renderer: str = ""
+    place: int | None = None
     frames: int
     frame_rate: float
-    skin_tone: str
-    hair: str
-    spectacles: bool
-    beard: bool
+    skin_tone: str | None = None
+    hair: str | None = None
+    spectacles: bool | None = None
+    beard: bool | None = None
     simulated: bool = True
 
 

@@ -166,9 +166,13 @@ def score_table(scores: Mapping[str, Sequence[FrameScore]], records: Mapping[str
             uncertainty = [repr(score.uncertainty[modality]) if modality in score.uncertainty else ""
                            for modality in Modality]
             writer.writerow((parameter, value, key, truth.split, truth.label, truth.species, truth.person,
-                             truth.skin_tone, truth.hair, int(truth.spectacles), truth.distance_m, score.sequence,
-                             round(stamps[score.sequence] / 1e6, 3), repr(score.logit), *uncertainty))
+                             truth.skin_tone, truth.hair, _yes_or_no(truth.spectacles), truth.distance_m,
+                             score.sequence, round(stamps[score.sequence] / 1e6, 3), repr(score.logit), *uncertainty))
     return stream.getvalue()
+
+
+def _yes_or_no(value: bool | None) -> str:
+    return "" if value is None else str(int(value))
 
 
 def read_score_table(path: Path) -> dict[str, list[FrameScore]]:

@@ -73,7 +73,7 @@ def test_a_long_session_weighs_as_a_short_one():
     short_map, long_map = (fit_evidence_map([*few, one], "cam", RGB) for one in (odd, long))
     assert long_map.scale == pytest.approx(short_map.scale, rel=0.01)
     assert long_map.frames == short_map.frames + 495
-    logits, live, weights = frames_of([*few, long])
+    logits, live, weights = frames_of([*few, long], "occurrence")
     assert weights[~live].sum() == pytest.approx(41)
     assert len(logits) == 40 * 2 * 5 + 500
 

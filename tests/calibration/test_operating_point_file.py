@@ -20,11 +20,13 @@ from calibration.operating_point_file import (
 
 MAP = EvidenceMap(
     camera_kind="simulated-d4xx", modalities=["rgb", "depth", "infrared"], scale=0.5, offset=-1.0, frame_llr_clip=3.0,
-    evidence_clip=3.0, frame_correlation=0.8, frame_correlation_low=0.7, frame_correlation_high=0.9, cllr_raw=1.4,
+    evidence_clip=3.0, frame_correlation=0.8, frame_correlation_low=0.7, frame_correlation_high=0.9, lasting_share=0.3,
+    lasting_share_low=0.2, lasting_share_high=0.4, cllr_raw=1.4,
     cllr=0.5, cllr_min=0.4, cllr_held_out=None, sessions_bona_fide=21, sessions_attack=200, frames=2000)
 FILE = OperatingPointFile(
     model=CalibratedModel(sha256="ab" * 32, purpose="simulated"), data="simulated", created="2026-11-23",
-    command="mmdg calibrate score somewhere", maps=[MAP, msgspec.structs.replace(MAP, modalities=["rgb"], scale=0.1)],
+    command="mmdg calibrate score somewhere", species_weights="balanced",
+    maps=[MAP, msgspec.structs.replace(MAP, modalities=["rgb"], scale=0.1)],
     sessions=CalibrationSessions(total=221, unscored=1, by_label={"attack": 200, "bona_fide": 21},
                                  by_species={"bona_fide": 21, "flat_print": 200}, index_sha256=["cd" * 32]))
 
@@ -63,11 +65,11 @@ def test_the_id_of_this_file_is_pinned():
     """A change of the canonical form would orphan every id that a decision or an audit log names."""
     assert canonical_bytes(json.loads(file_bytes(FILE))).startswith(
         b'{"command":"mmdg calibrate score somewhere","created":"2026-11-23","data":"simulated","format":')
-    assert FILE.calibration_id == "75a1e6ae5e3b137c"
+    assert FILE.calibration_id == "80356b25c2dd9a62"
 
 
 @pytest.mark.parametrize(("content", "says"), [
-    (document(version=2), r"\$\.version is 2, this build reads 1"),
+    (document(version=1), r"\$\.version is 1, this build reads 2; fit the file again with mmdg calibrate score"),
     (document(version=True), r"\$\.version is True"),
     (document(format="other"), r"\$\.format is 'other'"),
     (document(calibration_id="0" * 16), r"\$\.calibration_id is '0000000000000000', the content has"),
@@ -81,6 +83,8 @@ def test_the_id_of_this_file_is_pinned():
     (with_map(scale=0.0), r"scale.*0\.0"),
     (with_map(scale=10**400), r"points"),
     (with_map(frame_correlation=1.0), r"frame_correlation.*1\.0"),
+    (with_map(lasting_share=1.0), r"lasting_share.*1\.0"),
+    (document(species_weights="even"), r"'even'"),
     (with_map(frame_llr_clip=0.0), r"frame_llr_clip.*0\.0"),
     (with_map(sessions_bona_fide=0), r"sessions_bona_fide.*0"),
     (with_map(scale="0.5"), r"scale.*'0\.5'"),

@@ -8,11 +8,17 @@ import msgspec
 import pytest
 import yaml
 
-from pipeline.config import ConfigError, load_settings, settings_from, worker_threads
+from calibration.operating_point_file import file_bytes
+from mmdg_model.operating_point import OperatingPointError
+from mmdg_model.shipped_weights import shipped_checkpoint
+from mmdg_model.stored_inputs import stored_model_hash, stored_operating_point
+from pipeline.config import ConfigError, load_calibration, load_settings, settings_from, worker_threads
 from pipeline.kiosk_sockets import TransportSettings
+from pipeline.policy import PolicyError
 from pipeline.policy_compiler import compile_policy, write_compiled
 from pipeline.security import Role, RoleMap
 from tests.pipeline.test_policy_compiler import PROVENANCE, REQUEST, sessions
+from tests.pipeline.test_session_calibration import calibration, evidence_map
 
 MINIMAL = "cameras:\n  - spec: simulated:print\n"
 
@@ -143,3 +149,67 @@ def test_a_compiled_policy_brings_its_threshold_and_pins_its_checkpoint(tmp_path
 def test_a_compiled_policy_that_does_not_fit_is_refused(tmp_path, compiled, text, said):
     with pytest.raises(ConfigError, match=said):
         configured(tmp_path, text)
+
+
+# --- a calibration that is pinned -----------------------------------------------------------------------------------
+MODEL = (shipped_checkpoint() or (None,))[0]
+
+
+@pytest.fixture(scope="module")
+def own_id():
+    point = stored_operating_point(MODEL)
+    assert point is not None
+    return point.calibration_id
+
+
+def named(tmp_path, name, **changes):
+    """An operating-point file of the shipped weights; its path and id."""
+    file = calibration(evidence_map(**changes), sha256=stored_model_hash(MODEL))
+    (tmp_path / name).write_bytes(file_bytes(file))
+    return str(tmp_path / name), file.calibration_id
+
+
+def compiled_with(tmp_path, calibration_id, kind):
+    """Settings of a policy whose threshold was measured with that calibration."""
+    request = msgspec.structs.replace(REQUEST, settings={"uncertainty_weight": 0.0})
+    made = compile_policy(request, sessions(bona_fide=[9.0] * 5, mask=[0.0] * 90), msgspec.structs.replace(
+        PROVENANCE, calibration_id=calibration_id, calibration=kind), request.policy())
+    write_compiled(made, tmp_path / "gate.json")
+
+
+@pytest.mark.parametrize(("measured", "runs", "agree"), [
+    ("file", "file", True), ("file", "other", False), ("file", None, False),
+    ("own", None, True), ("own", "file", False), ("none", None, False), ("none", "file", False),
+])
+def test_a_threshold_runs_only_on_evidence_by_its_own_calibration(tmp_path, own_id, measured, runs, agree):
+    files = {"file": named(tmp_path, "file.json"), "other": named(tmp_path, "other.json", scale=0.5)}
+    ids = {"own": own_id, "none": "none", "file": files["file"][1]}
+    compiled_with(tmp_path, ids[measured], {"own": "checkpoint"}.get(measured, measured))
+    text = f"compiled_policy: gate.json\ncalibration: {files[runs][0]}\n" if runs else "compiled_policy: gate.json\n"
+    settings = configured(tmp_path, text)
+    assert settings.calibration_id == ids[measured]
+    if agree:
+        found = load_calibration(settings, MODEL)
+        assert (found is None) is (runs is None)
+        return
+    here = ids.get("own") if runs is None else files[runs][1]
+    with pytest.raises(PolicyError, match=f"measured with calibration {ids[measured]}, .* is {here}; name the file"):
+        load_calibration(settings, MODEL)
+
+
+def test_a_calibration_can_be_pinned_by_hand_and_not_against_the_compiled_policy(tmp_path):
+    path, identity = named(tmp_path, "file.json")
+    text = f"policy: {{apcer_max: 0.1, bpcer_max: 0.1}}\ncalibration: {path}\ncalibration_id: "
+    assert load_calibration(configured(tmp_path, f"{text}'{identity}'\n"), MODEL) is not None
+    with pytest.raises(PolicyError, match=r"\$\.calibration_id is 0{16}, .* is " + identity):
+        load_calibration(configured(tmp_path, f"{text}'{'0' * 16}'\n"), MODEL)
+    compiled_with(tmp_path, identity, "file")
+    with pytest.raises(ConfigError, match="measured with calibration " + identity):
+        configured(tmp_path, f"compiled_policy: gate.json\ncalibration_id: '{'0' * 16}'\n")
+
+
+def test_a_model_that_does_not_describe_itself_has_no_calibration_to_agree_with(tmp_path, own_id):
+    compiled_with(tmp_path, own_id, "checkpoint")
+    (tmp_path / "model").write_bytes(b"no checkpoint")
+    with pytest.raises(OperatingPointError, match="no checkpoint or exported model"):
+        load_calibration(configured(tmp_path, "compiled_policy: gate.json\n"), tmp_path / "model")

@@ -26,7 +26,8 @@ from pipeline.policy_compiler import (
 from pipeline.stream_model import StreamModel, decide
 
 PROVENANCE = Provenance(
-    model_hash="a" * 64, purpose=Purpose.SIMULATED, calibration_id="none", sessions_sha256=("b" * 64,), splits=("val",),
+    model_hash="a" * 64, purpose=Purpose.SIMULATED, calibration_id="none", calibration="none",
+    camera_kinds=("simulated-d4xx",), sessions_sha256=("b" * 64,), splits=("val",),
     frame_period_ms=100.0, simulated=True, apart_from_calibration=True, command="by hand", date="2026-11-23T00:00:00Z")
 REQUEST = PolicyRequest(name="gate", apcer_max=0.1, deadline_ms=3000, confidence=0.9,
                         allowed_purposes=(Purpose.SIMULATED,),
@@ -246,7 +247,7 @@ def test_another_threshold_or_model_is_another_threshold_id(written):
 
 @pytest.mark.parametrize(("change", "said"), [
     (lambda values: values | {"threshold": 0.1}, "changed by hand"),
-    (lambda values: values | {"version": 2}, "version 2"),
+    (lambda values: values | {"version": 1}, "version 1"),
     (lambda values: values | {"more": 1}, "no compiled policy"),
     (lambda values: {key: value for key, value in values.items() if key != "species"}, "no compiled policy"),
     (lambda values: values | {"policy": values["policy"] | {"apcer_max": 2.0}}, "apcer_max: 2.0"),

@@ -26,7 +26,7 @@ from pipeline.decision import Decided, DecisionEngine, ModelInfo, NotReady, Sess
 from pipeline.decision_stage import DecisionStageSettings
 from pipeline.messages import ProcessEvent
 from pipeline.policy import Policy, PolicyError
-from pipeline.sequential_test import fewest_frames
+from pipeline.sequential_test import effective, fewest_frames
 from pipeline.supervisor import ExitCode, Supervisor
 from pipeline.verdict import Verdict
 from tests.pipeline.scene import CAMERA, MODALITIES, MS, POINT, QUICK, observation, request, score
@@ -42,7 +42,8 @@ LENIENT = msgspec.structs.replace(QUICK, required_modalities=(Modality.RGB, Moda
 def evidence_map(modalities=FULL, kind=KIND, **changes):
     values = {"camera_kind": kind, "modalities": list(modalities), "scale": 1.0, "offset": 0.0, "frame_llr_clip": 3.0,
               "evidence_clip": 3.0, "frame_correlation": 0.0, "frame_correlation_low": 0.0,
-              "frame_correlation_high": 0.1, "cllr_raw": 1.0, "cllr": 0.5, "cllr_min": 0.4, "cllr_held_out": None,
+              "frame_correlation_high": 0.1, "lasting_share": 0.0, "lasting_share_low": 0.0,
+              "lasting_share_high": 0.1, "cllr_raw": 1.0, "cllr": 0.5, "cllr_min": 0.4, "cllr_held_out": None,
               "sessions_bona_fide": 21, "sessions_attack": 21, "frames": 400}
     return EvidenceMap(**(values | changes))
 
@@ -50,7 +51,8 @@ def evidence_map(modalities=FULL, kind=KIND, **changes):
 def calibration(*maps, sha256=MODEL.model_hash):
     return OperatingPointFile(
         model=CalibratedModel(sha256=sha256, purpose="release"), data="simulated", created="2026-11-23",
-        command="by hand", maps=list(maps) or [evidence_map()], sessions=CalibrationSessions(
+        command="by hand", species_weights="balanced", maps=list(maps) or [evidence_map()],
+        sessions=CalibrationSessions(
             total=42, unscored=0, by_label={}, by_species={}, index_sha256=["00" * 32]))
 
 
@@ -220,6 +222,32 @@ def test_a_policy_that_the_calibration_cannot_serve_is_refused_with_the_remedy(p
     with pytest.raises(PolicyError, match=says):
         policy.check_calibration(calibration(), "p")
     Policy(apcer_max=0.05, bpcer_max=0.05).check_calibration(calibration(), "p")
+
+
+@pytest.mark.parametrize(("policy", "map_share", "share"), [
+    (Policy(), 0.4, 0.4), (Policy(lasting_share=0.6), 0.4, 0.6), (Policy(lasting_share=0.6), 0.0, 0.6)])
+def test_the_larger_lasting_share_counts(policy, map_share, share):
+    applied = policy.mapped(evidence_map(lasting_share=map_share))
+    assert applied.lasting_share == share
+    assert effective(10_000, applied) == pytest.approx(1 / share, rel=1e-3)
+
+
+@pytest.mark.parametrize(("share", "served"), [(0.0, True), (0.9, True), (0.95, False)])
+def test_a_share_with_which_nothing_could_ever_be_accepted_is_refused(share, served):
+    """2.7 nats a frame and 2.94 to accept: more than 0.918 of the variance kept by a session is too much."""
+    file = calibration(evidence_map(lasting_share=share, lasting_share_high=0.97))
+    policy = Policy(apcer_max=0.05, bpcer_max=0.05, llr_clip=2.7)
+    if served:
+        policy.check_calibration(file, "p")
+        return
+    with pytest.raises(PolicyError, match=r"p\.apcer_max: .* never gather more than 2\.84, .* a share of 0\.95"):
+        policy.check_calibration(file, "p")
+
+
+def test_what_lasts_keeps_a_session_from_deciding_that_would_decide_without_it():
+    for share, verdict in ((0.0, Verdict.BONA_FIDE), (0.7, Verdict.UNDECIDED)):
+        file = calibration(evidence_map(lasting_share=share, lasting_share_high=0.9))
+        assert Scene(file).to_the_end(logit=1.4).verdict is verdict
 
 
 def test_a_policy_that_requires_what_no_map_has_is_refused():

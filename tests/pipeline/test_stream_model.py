@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from calibration.lasting_share import fit_lasting_share
+from calibration.score_calibration import frame_correlation
 from pipeline.policy import Policy
 from pipeline.sequential_test import (
     Bound,
@@ -112,6 +114,22 @@ def test_levels_that_sessions_keep_need_a_share_of_their_own(lasting, rho):
     with_share = Policy(frame_correlation=rho, lasting_share=lasting, **wanted)
     for policy, broken in ((as_ar1, True), (with_share, False)):
         attacks, _ = outcomes(model, policy, (5000, 1))
+        assert above(int(attacks.accepted.sum()), 5000, PROMISED_ALPHA) is broken
+
+
+@pytest.mark.parametrize(("lasting", "rho"), [(0.3, 0.0), (0.5, 0.5), (0.5, 0.8)])
+def test_a_share_fitted_to_short_sessions_holds_the_target_of_long_ones_and_correlation_alone_does_not(lasting, rho):
+    """Fitted to sessions of one second, judged on sessions of five."""
+    rng = np.random.default_rng(5)
+    short = StreamModel(d_prime=2.0, correlation=rho, lasting=lasting, frames=30)
+    sessions = [*short.draw(rng, 150, live=True), *short.draw(rng, 150, live=False)]
+    classes = ["bona_fide"] * 150 + ["mask"] * 150
+    share, total = fit_lasting_share(sessions, classes), frame_correlation(sessions, classes).lasting
+    assert share.low <= lasting <= share.high
+    wanted = {"apcer_max": ALPHA, "bpcer_max": BETA, "uncertainty_weight": 0.0, "frame_correlation": total}
+    long = StreamModel(d_prime=2.0, correlation=rho, lasting=lasting)
+    for policy, broken in ((Policy(**wanted), True), (Policy(lasting_share=share.share, **wanted), False)):
+        attacks, _ = outcomes(long, policy, (5000, 1))
         assert above(int(attacks.accepted.sum()), 5000, PROMISED_ALPHA) is broken
 
 

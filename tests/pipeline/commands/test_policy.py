@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from calibration.operating_point_file import CalibratedModel, file_bytes
 from mmdg_model.checkpoint import save_checkpoint
 from mmdg_model.config import ModelConfig
 from mmdg_model.scorer import Purpose
@@ -14,6 +17,7 @@ from pipeline.commands import app
 from pipeline.policy_compiler import read_compiled
 from pipeline.simulated_sessions.openings import read_openings
 from tests.pipeline.simulated_sessions.films import write_films
+from tests.pipeline.test_session_calibration import calibration, evidence_map
 
 POLICY = """
 name: gate
@@ -170,3 +174,73 @@ def test_evaluate_takes_a_run_in_its_older_form_and_the_commands_by_name(tmp_pat
     assert named.stderr.startswith("error: ")
     for words in (("evaluate", "--help"), ("evaluate", "run", "--help"), ("evaluate", "sessions", "--help")):
         assert mmdg(*words).exit_code == 0
+
+
+# --- with an operating-point file -----------------------------------------------------------------------------------
+def points(tmp_path, model_hash, name="points.json", **changes):
+    """A file for the camera kind of these films."""
+    one = evidence_map(kind="simulated-none", frame_llr_clip=4.0, evidence_clip=4.0, **changes)
+    file = msgspec.structs.replace(calibration(one, sha256=model_hash), model=CalibratedModel(
+        sha256=model_hash, purpose="simulated"))
+    (tmp_path / name).write_bytes(file_bytes(file))
+    return tmp_path / name, file
+
+
+def test_a_policy_compiled_with_a_file_counts_with_that_file_alone(folders, model, model_hash, policy, tmp_path):
+    path, file = points(tmp_path, model_hash)
+    judged = shutil.copytree(folders / "test", tmp_path / "judged")
+    out = tmp_path / "gate.json"
+    answer = mmdg("policy", "compile", policy, folders / "val", "--model", model, "--calibration", path, "--out", out,
+                  "--jobs", 1)
+    assert answer.exit_code == 0, answer.output
+    found = read_compiled(out).provenance
+    assert (found.calibration, found.calibration_id) == ("file", file.calibration_id)
+    assert found.apart_from_calibration is None  # nobody said on which sessions the file was fitted
+    assert f"calibration file {file.calibration_id}" in answer.stdout
+
+    other, another = points(tmp_path, model_hash, "other.json", scale=0.5)
+    for options, here in (((), "none"), (("--calibration", other), another.calibration_id)):
+        refused = mmdg("evaluate", "sessions", judged, "--model", model, "--policy", out, "--out",
+                       tmp_path / "report", "--jobs", 1, *options)
+        assert refused.exit_code == 1
+        assert f"measured with calibration {file.calibration_id}, here is {here}" in refused.stderr
+    page = mmdg("evaluate", "sessions", judged, "--model", model, "--policy", out, "--calibration", path,
+                "--out", tmp_path / "report", "--jobs", 1, "--json")
+    assert page.exit_code == 0, page.output
+    values = json.loads(page.stdout)
+    assert (values["calibration"], values["calibration_id"]) == ("file", file.calibration_id)
+    assert values["bona_fide"]["accepted"] == 4
+    # The page of mmdg simulate evaluate names it, too.
+    simulated = mmdg("simulate", "evaluate", folders / "few", "--model", model, "--calibration", path, "--out",
+                     tmp_path / "simulated", "--jobs", 1, "--json")
+    assert json.loads(simulated.stdout)["calibration_id"] == file.calibration_id
+
+
+def test_the_map_decides_what_is_accepted(folders, model, model_hash, policy, tmp_path):
+    """A logit of 6 clipped at 4 nats accepts; at a scale of 0.2, 1.2 nats of frames so alike accept nobody."""
+    for scale, accepted in ((1.0, 1), (0.2, 0)):
+        path, _ = points(tmp_path, model_hash, scale=scale, frame_correlation=0.95)
+        page = mmdg("evaluate", "sessions", folders / "few", "--model", model, "--calibration", path, "--out",
+                    tmp_path / "report", "--jobs", 1, "--json")
+        assert page.exit_code == 0, page.output
+        assert json.loads(page.stdout)["bona_fide"]["accepted"] == accepted
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"kind": "webcam"}, "is of camera kind simulated-none, for which calibration"),
+    ({"data": "recorded"}, r"$.data is 'recorded', these sessions are simulated"),
+    ({"sha256": "cd" * 32}, "$.model.sha256 is cdcd"),
+    ({"clip": 1.0}, "nothing could be accepted; calibrate with at least"),
+])
+def test_a_file_that_does_not_fit_the_sessions_compiles_nothing(folders, model, model_hash, policy, tmp_path, changes,
+                                                                said):
+    one = evidence_map(kind=changes.get("kind", "simulated-none"), frame_llr_clip=changes.get("clip", 4.0),
+                       evidence_clip=changes.get("clip", 4.0))
+    file = calibration(one, sha256=changes.get("sha256", model_hash))
+    (tmp_path / "points.json").write_bytes(file_bytes(msgspec.structs.replace(
+        file, data=changes.get("data", "simulated"))))
+    answer = mmdg("policy", "compile", policy, folders / "val", "--model", model, "--calibration",
+                  tmp_path / "points.json", "--out", tmp_path / "x.json", "--jobs", 1)
+    assert answer.exit_code == 1
+    assert said in answer.stderr
+    assert not (tmp_path / "x.json").exists()

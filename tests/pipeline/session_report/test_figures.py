@@ -17,7 +17,9 @@ from tests.pipeline.simulated_sessions.films import MODEL, POINT, record, scores
 POLICY = SIMULATED_POLICY.calibrated(POINT)
 FACTS = {"command": "mmdg evaluate sessions <by hand>", "date": "2026-11-23T00:00:00+00:00", "checkpoint": "a" * 64,
          "purpose": "simulated", "number": 21, "splits": ["val"], "sessions_sha256": ["b" * 64],
-         "development_sha256": [], "test_set_opened": 0, "operating_point": POINT.to_dict(), "calibration_id": "c" * 64,
+         "development_sha256": [], "test_set_opened": 0, "operating_point": POINT.to_dict(), "calibration_id": "c" * 16,
+         "calibration": "checkpoint", "camera_kinds": ["simulated-d4xx"], "frame_correlation": [0.0],
+         "lasting_share": [0.0],
          "accept_bound": POLICY.upper_bound, "reject_bound": POLICY.lower_bound, "threshold_id": None,
          "policy_sha256": "d" * 64, "policy": {"name": "simulated", "apcer_max": 0.05}}
 
@@ -61,8 +63,22 @@ def test_rates_by_species_have_exact_intervals_and_the_worst_comes_first(report)
     assert apcer["upper_bound_95"] == pytest.approx(stats.beta.ppf(0.95, 2, 3))
     assert mask["apnrr"]["rate"] == 0.25
     assert values["species"]["flat_print"]["apcer"]["upper_bound_95"] == pytest.approx(1 - 0.05 ** (1 / 7))
+    # Non-responses do not flatter; two accepted sessions of one person are one person.
+    assert (mask["apcer_of_responses"]["count"], mask["apcer_of_responses"]["trials"]) == (1, 3)
+    assert (mask["people"]["count"], mask["people"]["trials"], mask["instruments"]) == (1, 4, None)
     live = values["bona_fide"]
+    assert (live["classified_as_attack"]["count"], live["people"]["count"], live["people"]["trials"]) == (1, 3, 10)
     assert (live["bpcer"]["count"], live["bpnrr"]["count"], live["bpcer"]["trials"]) == (3, 1, 10)
+
+
+def test_sessions_of_one_person_are_one_person_and_instruments_are_counted():
+    pairs = [both("silicone_mask", logit, index, person=index // 2, instrument=f"mask-{index // 3}")
+             for index, logit in enumerate((6.0, 6.0, -6.0, 6.0, -6.0, -6.0))]
+    mask = session_report(*zip(*pairs, strict=True), [], POLICY, FACTS).to_dict()["species"]["silicone_mask"]
+    assert (mask["apcer"]["count"], mask["apcer"]["trials"]) == (3, 6)
+    assert (mask["people"]["count"], mask["people"]["trials"]) == (2, 3)
+    assert mask["people"]["upper_bound_95"] == pytest.approx(stats.beta.ppf(0.95, 3, 1))
+    assert mask["instruments"] == 2
 
 
 def test_frames_have_rates_and_no_interval(report):
@@ -149,8 +165,10 @@ def test_the_page_is_whole_self_contained_and_marked_simulated_everywhere(sessio
     assert "Every session is simulated" in text
     assert "There is no guarantee for any species or camera that was not." in text
     assert "BPCER10</td>" in text
+    assert "Not measured and not claimed: IAPAR" in text
+    assert "PAI species" in text
     assert "<b>25.0 %</b><span>at most 75.1 % at 95 % (1 of 4 sessions)" in text
-    for stated in ("a" * 64, "b" * 64, "c" * 64, "d" * 64, "&lt;by hand&gt;"):
+    for stated in ("a" * 64, "b" * 64, "c" * 16, "d" * 64, "&lt;by hand&gt;"):
         assert stated in text
     values = json.loads((tmp_path / "sessions.json").read_text())
     assert values["simulated"] is True
@@ -175,7 +193,7 @@ def test_a_page_of_one_label_says_nothing_of_the_other(kind, tmp_path):
 
 
 def test_recorded_sessions_are_not_called_simulated(report):
-    values = report.to_dict() | {"simulated": False, "frame_correlation": 0.5}
+    values = report.to_dict() | {"simulated": False, "frame_correlation": [0.5]}
     text = page_of(values, {"errors": "", "trade_off": "", "times": ""})
     assert "imulated sessions" not in text
     assert "There is no guarantee" in text
