@@ -17,7 +17,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -134,7 +133,8 @@ def is_open(decision: KioskDecision | None, session: KioskSession, *, accept_sim
              or (accept_simulated and fields.get("simulated") is True and fields.get("model_purpose") == "simulated"))
         and isinstance(used, list) and all(modality in used for modality in required_modalities)
         and fields.get("session_id") == session.session_id
-        and isinstance(nonce, str) and hmac.compare_digest(nonce.encode(), session.nonce.encode())
+        and isinstance(nonce, str) and nonce.isascii()  # a lone surrogate cannot be encoded
+        and hmac.compare_digest(nonce.encode(), session.nonce.encode())
         and "transaction_hash" in fields and fields["transaction_hash"] == session.transaction_hash
         and (time.monotonic_ns() if now_ns is None else now_ns) < expires_ns)
     session.spent = session.spent or opens
@@ -170,7 +170,7 @@ def _by_id(keys: Iterable[str]) -> dict[str, bytes]:
 
 
 def _in_range(value: Any, low: float, high: float) -> TypeGuard[float]:
-    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+    return type(value) in (int, float) and low <= value <= high  # NaN is in no range; 10**400 is no float, but compares
 
 
 def read_json(data: bytes) -> dict[str, Any]:
