@@ -84,17 +84,22 @@ class SessionWitness:
         if self.over or (last is None and seen.stamp_ns < self.began_ns):
             return
         if seen.integrity:
-            return self.close("integrity")
+            self.close("integrity")
+            return
         if seen.lockstep:
-            return self.close("a recording's clock")
+            self.close("a recording's clock")
+            return
         if last is not None and (seen.source != last.source or (seen.epoch != last.epoch and self.examined)):
-            return self.close("another camera or process")
+            self.close("another camera or process")
+            return
         if seen.stamp_ns > now_ns or (last is not None and seen.stamp_ns <= last.stamp_ns):
-            return self.close("clock")
+            self.close("clock")
+            return
         stall_ns = round(max(self.policy.stall_min_ms, min(self.policy.stall_frame_periods * seen.frame_period_ms,
                                                            self.policy.no_face_ms)) * MS)
         if seen.stamp_ns - (last.stamp_ns if last else self.began_ns) > max(self.stall_ns, stall_ns):
-            return self.close("gap between stamps")
+            self.close("gap between stamps")
+            return
         self.stall_ns, self.received_ns, self.last = stall_ns, now_ns, seen
         self.simulated.add(seen.simulated)
         if last is not None and seen.epoch != last.epoch:
@@ -117,11 +122,11 @@ class SessionWitness:
     def _subject(self, seen) -> None:
         if self.subject is not None and seen.subject != self.subject:
             if self.examined:
-                return self.close("another face")
+                self.close("another face")
+                return
             self.forget()
-        elif self.subject_ns is not None and seen.stamp_ns - self.subject_ns > self.policy.track_gap_ms * MS:
-            self.forget()
-        elif seen.track_broken and self.subject is not None:
+        elif (self.subject_ns is not None and seen.stamp_ns - self.subject_ns > self.policy.track_gap_ms * MS) or (
+                seen.track_broken and self.subject is not None):
             self.forget()
         self.subject, self.subject_ns = seen.subject, seen.stamp_ns
         if self.used is not None and not self.used <= set(seen.modalities):
