@@ -57,13 +57,14 @@ def _progress() -> Progress:
                     console=err)
 
 
-def sessions(seed: int, faulted: int, jobs: int, out: Path) -> bool:
-    """Until so many faulted sessions were played. Whether all of them kept the rules."""
+def sessions(seed: int, faulted: int, jobs: int, out: Path, minutes: float) -> bool:
+    """Until so many faulted sessions were played, or time is up. Whether all of them kept the rules."""
     total, began, saved = Tally(), time.monotonic(), 0
     with _progress() as bar, ProcessPoolExecutor(jobs) as pool:
         task = bar.add_task("faulted sessions", total=faulted)
         starts = iter(range(0, 10**9, BLOCK))
         running: set[Future] = {pool.submit(_block, seed, next(starts)) for _ in range(jobs)}
+        end = began + 60 * minutes
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -72,7 +73,7 @@ def sessions(seed: int, faulted: int, jobs: int, out: Path) -> bool:
                 for index, case, rule, text in failures[:_MOST_SAVED - saved]:
                     saved += 1
                     _save(seed, index, case, rule, text, out)
-                if total.faulted < faulted and not saved:
+                if total.faulted < faulted and not saved and time.monotonic() < end:
                     running.add(pool.submit(_block, seed, next(starts)))
             bar.update(task, completed=min(total.faulted, faulted))
     seconds = time.monotonic() - began
@@ -175,6 +176,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="of all random choices; drawn and printed by default")
     parser.add_argument("--sessions", type=int, default=100_000, help="faulted sessions to play")
+    parser.add_argument("--minutes", type=float, default=120.0, help="for sessions at most")
     parser.add_argument("--mutant-cases", type=int, default=1500, help="most cases for each guard that is removed")
     parser.add_argument("--decoder-seconds", type=float, default=10.0, help="for each decoder, with either engine")
     parser.add_argument("--jobs", type=int, default=2, help="processes that play sessions")
@@ -188,7 +190,8 @@ def main() -> int:
         return 1 if rule else 0
     seed = secrets.randbelow(2**31) if wanted.seed is None else wanted.seed
     print(f"seed {seed}: make fuzz FUZZ_SEED={seed} does the same again", flush=True)
-    parts = [wanted.sessions == 0 or sessions(seed, wanted.sessions, wanted.jobs, wanted.out)]
+    parts = [wanted.sessions == 0 or sessions(seed, wanted.sessions, wanted.jobs, wanted.out,
+                                              wanted.minutes)]
     sys.stdout.flush()
     parts += [wanted.mutant_cases == 0 or mutants(seed, wanted.mutant_cases)]
     if wanted.decoder_seconds:

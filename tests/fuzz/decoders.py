@@ -184,7 +184,8 @@ kiosk: {endpoint: "ipc:///run/mmdg/kiosk"}
 audit: {path: /tmp/audit.jsonl, sync: never}
 lockout: {attacks: 3}
 """
-_YAML = (_SETTINGS, b"{name: default, deadline_ms: 900, llr_clip: 3.5}", b"a: &a [x, x]\nb: &b [*a, *a]\ncameras: [*b, *b]\n")
+_YAML = (_SETTINGS, b"{name: default, deadline_ms: 900, llr_clip: 3.5}",
+         b"a: &a [x, x]\nb: &b [*a, *a]\ncameras: [*b, *b]\n")
 
 
 def _no_cameras(name: str) -> Callable[[], list[bytes]]:

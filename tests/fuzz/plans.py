@@ -270,7 +270,8 @@ def lukewarm_scores_twice(rng, plan):
     _longer(plan, 9)
     _scores(plan, plan.frames, logit=rng.uniform(1.0, 1.8))
     plan.extra += [(frame.at + frame.delay + 1, "score", {"camera": plan.camera, **frame.score,
-                                                          "sequence": frame.sequence}) for frame in plan.frames]
+                                                          "sequence": frame.sequence})
+                   for frame in plan.frames if frame.score is not None]
 
 
 @fault()

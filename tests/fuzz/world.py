@@ -39,7 +39,8 @@ CAMERAS = ("front", "back")
 KIND = "made-up-kind"
 
 _GATE = Policy(name="gate", frame_correlation=0.3, min_frames=3, min_time_ms=60, uncertainty_weight=8.0,
-               deadline_ms=1200, no_face_ms=400, max_score_age_ms=300, track_gap_ms=100, keepalive_ms=300, expires_in_ms=1000)
+               deadline_ms=1200, no_face_ms=400, max_score_age_ms=300, track_gap_ms=100, keepalive_ms=300,
+               expires_in_ms=1000)
 POLICIES = {"gate": _GATE,
             "two": msgspec.structs.replace(_GATE, name="two", required_modalities=(Modality.RGB, Modality.DEPTH)),
             "demo": msgspec.structs.replace(_GATE, name="demo", allowed_purposes=(Purpose.RELEASE, Purpose.SIMULATED)),
