@@ -15,7 +15,7 @@ from typing import Any
 from tests.fuzz.world import CAMERAS, MODEL_HASH, PERIOD_MS
 
 #: Share of cases without any fault.
-HONEST = 0.35
+HONEST = 0.15
 OTHER_MODEL = "99" * 32
 
 
@@ -583,7 +583,7 @@ def no_model(rng, plan):
 @fault(never=True)
 def restart(rng, plan):
     """The engine is another process from here on; the camera and the scores go on as if nothing was."""
-    at = rng.uniform(1, plan.frames[2].at + 30)
+    at = rng.uniform(1, plan.frames[2].at + 15)  # before the third score can be there
     plan.extra.append((at, "restart", {}))
     plan.extra.append((at, "process", {"role": "inference", "event": "ready", "model_hash": MODEL_HASH,
                                        "purpose": "release"}))

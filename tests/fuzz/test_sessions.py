@@ -16,7 +16,7 @@ def test_nothing_opens_on_faulted_evidence_and_nearly_every_honest_session_does(
     assert tally.sessions > 2500
     assert tally.faulted > 1000
     assert mutants.opens_enough(tally)
-    assert tally.unfaulted > 500
+    assert tally.unfaulted > 300
     assert tally.never_opened == 0 < tally.never
     assert {"bona_fide", "attack", "undecided"} == set(tally.verdicts)
     assert set(plans.FAULTS) - plans.CONFIGURES <= set(tally.by_fault), "every fault takes part"
