@@ -36,8 +36,8 @@ def read_yaml(path: Path) -> Any:
         raise YamlFileError(f"{path}: more than {_MOST_BRACKETS} brackets is no file of settings")
     try:
         return yaml.safe_load(data.decode("utf-8"))
-    except (yaml.YAMLError, ValueError, OverflowError, AttributeError, KeyError, TypeError) as error:
-        # PyYAML's own constructors let these through: dates that are none, numbers of too many digits, odd tags.
+    except (yaml.YAMLError, ValueError, OverflowError, AttributeError, LookupError, TypeError) as error:
+        # PyYAML's own constructors let these through: dates that are none, numbers of too many digits, an empty !!float.
         raise YamlFileError(f"{path}: not YAML: {error}") from error
     except RecursionError:
         raise YamlFileError(f"{path}: not YAML: nested too deeply") from None

@@ -12,6 +12,7 @@ import random
 import time
 import tracemalloc
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -409,15 +410,15 @@ def _edit_json(rng: random.Random, value: Any) -> Any:
 
     walk(value)
     if not places:
-        return rng.choice(_VALUES)
+        return deepcopy(rng.choice(_VALUES))
     node, key = rng.choice(places)
     how = rng.randrange(4)
     if how == 0:
         del node[key]
     elif how == 1 and isinstance(node, dict):
-        node[rng.choice(["type", "x", "", "a.b", *map(str, node)])] = rng.choice(_VALUES)
+        node[rng.choice(["type", "x", "", "a.b", *map(str, node)])] = deepcopy(rng.choice(_VALUES))
     else:
-        node[key] = rng.choice(_VALUES)
+        node[key] = deepcopy(rng.choice(_VALUES))
     return value
 
 
@@ -441,7 +442,7 @@ def mutated(rng: random.Random, target: Target) -> bytes:
         if value is not None:
             for _ in range(rng.randrange(1, 4)):
                 value = _edit_json(rng, value)
-            return json.dumps(value).encode()
+            return json.dumps(value, default=str).encode()
     if target.name == "message" and rng.random() < 0.5:
         try:
             return msgspec.msgpack.encode(_edit_json(rng, msgspec.msgpack.decode(data)))

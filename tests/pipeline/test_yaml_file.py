@@ -9,6 +9,7 @@ from pipeline.yaml_file import LARGEST_BYTES, YamlFileError, read_yaml, shown
     (b"a: 2026-13-45", "not YAML: month must be"),
     (b"a: " + b"9" * 5_000, "not YAML: Exceeds the limit"),
     (b"a: [\n", "not YAML"),
+    (b"a: !!float ", "not YAML: string index out of range"),
     (b"a: \xff", "not YAML: 'utf-8' codec"),
     (b"a: " * 2_000, "not YAML"),
     (b"- " * 2_000, "nested too deeply"),
