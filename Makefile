@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help set-up demo test lint bench bench-model bench-training kiosk-node bench-kiosk conformance-demo bare lock lock-sizes reproduce-small reproduce-tables simulate-small audit-simulator train-default evaluate-default ship-default generalisation clean
+.PHONY: help set-up demo test lint fuzz bench bench-model bench-training kiosk-node bench-kiosk conformance-demo bare lock lock-sizes reproduce-small reproduce-tables simulate-small audit-simulator train-default evaluate-default ship-default generalisation clean
 
 VENV ?= .venv
 PYTHON ?=
@@ -37,6 +37,12 @@ lint: set-up  ## ruff, mypy, import contracts
 
 test: lint  ## lint, import contracts and the whole test suite
 	$(RUN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+# FUZZ_SEED does an earlier run again; FUZZ_ARGUMENTS such as --sessions 1000000 or --case out/fuzz/case-7-12.json.
+FUZZ_SEED ?=
+FUZZ_ARGUMENTS ?=
+fuzz: set-up  ## 100,000 faulted sessions in virtual time, each guard removed in turn, every decoder (about half an hour)
+	$(RUN)/python -m tests.fuzz $(if $(FUZZ_SEED),--seed $(FUZZ_SEED)) $(FUZZ_ARGUMENTS)
 
 bench: set-up  ## every benchmark script, quickly where it can; prints ratios from this machine
 	@for script in benchmarks/*.py; do \

@@ -208,7 +208,7 @@ def operating_points_from(document: object, place: str) -> OperatingPointFile:
     try:
         found = msgspec.convert({key: value for key, value in document.items() if key != "calibration_id"},
                                 OperatingPointFile)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: a lone surrogate
         text = str(error)
         located = re.search(r"at `([^`]+)`", text)
         value = f" (it is {_at(document, located[1])!r:.80})" if located else ""

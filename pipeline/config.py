@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 from calibration.operating_point_file import OperatingPointFile, read_operating_point_file
@@ -21,6 +20,7 @@ from pipeline.lockout import LockoutLimits
 from pipeline.policy import Policy, PolicyError
 from pipeline.security import Role, RoleMap
 from pipeline.session_guards import AuditSettings
+from pipeline.yaml_file import YamlFileError, read_yaml, shown
 
 PositiveMs = Annotated[float, Meta(gt=0)]
 
@@ -259,7 +259,7 @@ def settings_from(raw: Any, place: str) -> Settings:
             hint = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(known)}"
             raise ConfigError(f"{place}: unknown key {unknown['key']!r} at {path}; {hint}") from error
         located = re.search(r"at `([^`]+)`", text)
-        value = f" (it is {_at(raw, located[1])!r})" if located else ""
+        value = f" (it is {shown(_at(raw, located[1]))})" if located else ""
         raise ConfigError(f"{place}: {text}{value}") from error
     except ValueError as error:
         raise ConfigError(f"{place}: {error}") from error
@@ -282,11 +282,11 @@ def load_settings(path: Path, overrides: dict[str, Any] | None = None) -> Settin
         ConfigError: missing or unreadable file, not YAML, not a mapping, or as `settings_from`.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; check the path given with --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    except YamlFileError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping at the top level, got {type(raw).__name__}")
     merged = {**raw, **(overrides or {})}

@@ -102,7 +102,7 @@ def _read(path: Path, kind: type[FileType]) -> FileType:
         return msgspec.json.decode(read_private(path), type=kind)
     except PrivateFileError as error:
         raise KeyFileError(f"{error} (keys are made by: mmdg keys init {path.parent})") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise KeyFileError(f"{path}: {error}; put back the saved copy, or: mmdg keys init --force") from error
 
 

@@ -271,7 +271,7 @@ def parse_policy(values: dict[str, Any], path: str = "policies") -> Policy:
     """
     try:
         policy = msgspec.convert(values, Policy)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: a lone surrogate
         text, _, where = str(error).partition(" - at `$")
         raise PolicyError(f"{path}{where.rstrip('`')}: {text}") from error
     return policy.check(path)

@@ -109,7 +109,7 @@ def parse_request(values: object, place: str) -> PolicyRequest:
     """
     try:
         request = msgspec.convert(values, PolicyRequest)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: a lone surrogate
         raise PolicyError(f"{place}: {error}") from None
     request.policy(place)
     return request

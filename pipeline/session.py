@@ -183,6 +183,9 @@ class Session:
             return self.end(reason_of(observation.integrity), now_ns)
         if last is not None and last.source != observation.source:
             return self.end(Reason.CAMERA_CHANGED, now_ns)
+        if observation.lockstep and self.request.origin is Origin.KIOSK:
+            # On a recording's clock no timer would end it.
+            return self.end(Reason.CAMERA_CHANGED, max(now_ns, self._received_ns))
         if observation.stamp_ns > now_ns or (last is not None and observation.stamp_ns <= last.stamp_ns):
             return self.end(Reason.CLOCK_JUMP, now_ns)
         if last is not None and last.epoch != observation.epoch and self._examined:

@@ -178,14 +178,13 @@ def _policy(path: Path | None) -> Any:
 
 
 def _yaml(path: Path) -> Any:
-    import yaml
-
     from pipeline.policy import PolicyError
+    from pipeline.yaml_file import YamlFileError, read_yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PolicyError(f"{path}: not YAML: {error}") from None
+        return read_yaml(path)
+    except YamlFileError as error:
+        raise PolicyError(str(error)) from None
 
 
 def _compile(console: Console, policy: Path, roots: list[Path], model: Path | None, calibration: Path | None,

@@ -83,16 +83,15 @@ def chosen_model(named: Path | None) -> Path:
 
 def named_policy(path: Path | None, facts: ModelFacts) -> Policy:
     """The policy of a YAML file, or the one for simulated cameras."""
-    import yaml
-
     from pipeline.policy import SIMULATED_POLICY, PolicyError, parse_policy
+    from pipeline.yaml_file import YamlFileError, read_yaml
 
     policy = SIMULATED_POLICY
     if path is not None:
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise PolicyError(f"{path}: not YAML: {error}") from None
+            raw = read_yaml(path)
+        except YamlFileError as error:
+            raise PolicyError(str(error)) from None
         if not isinstance(raw, dict):
             raise PolicyError(f"{path}: expected a mapping of a policy's values, got {type(raw).__name__}")
         policy = parse_policy(raw, str(path))

@@ -568,6 +568,14 @@ def test_no_local_session_without_a_model():
     assert local(model=None).both(5).events == []
 
 
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_kiosk_session_never_goes_on_by_the_clock_of_a_recording(before):
+    """No timer would end it, and no decision would come."""
+    scene = Scene().both(before).see(lockstep=True)
+    assert scene.outcome() == ("undecided", "camera_changed")
+    assert scene.record.time_to_decision_ms >= 0
+
+
 def test_in_lockstep_the_recording_is_the_clock():
     scene = local(SLOW).see(lockstep=True)
     scene.pass_ms(3_600_000)  # an hour of slow inference
