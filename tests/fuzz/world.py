@@ -55,12 +55,13 @@ def operating_points(model_hash: str) -> OperatingPointFile:
     def one(modalities: list[str], scale: float) -> EvidenceMap:
         return EvidenceMap(
             camera_kind=KIND, modalities=modalities, scale=scale, offset=0.0, frame_llr_clip=4.0, evidence_clip=8.0,
-            frame_correlation=0.3, frame_correlation_low=0.0, frame_correlation_high=0.5, cllr_raw=1.0, cllr=0.5,
+            frame_correlation=0.3, frame_correlation_low=0.0, frame_correlation_high=0.5, lasting_share=0.0,
+            lasting_share_low=0.0, lasting_share_high=0.1, cllr_raw=1.0, cllr=0.5,
             cllr_min=0.4, cllr_held_out=None, sessions_bona_fide=2981, sessions_attack=2981, frames=40000)
 
     return OperatingPointFile(
         model=CalibratedModel(sha256=model_hash, purpose="release"), data="simulated", created="2026-11-23",
-        command="made up for the fuzz run", maps=[one(MODALITIES, 1.0), one(["rgb", "depth"], 0.8)],
+        command="made up for the fuzz run", species_weights="balanced", maps=[one(MODALITIES, 1.0), one(["rgb", "depth"], 0.8)],
         sessions=CalibrationSessions(total=5962, unscored=0, by_label={}, by_species={}, index_sha256=["00" * 32]))
 
 
