@@ -37,7 +37,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(data.decode("utf-8"))
     except (yaml.YAMLError, ValueError, OverflowError, AttributeError, LookupError, TypeError) as error:
-        # PyYAML's own constructors let these through: dates that are none, numbers of too many digits, an empty !!float.
+        # PyYAML lets its own constructors raise: dates that are none, numbers of too many digits, an empty !!float.
         raise YamlFileError(f"{path}: not YAML: {error}") from error
     except RecursionError:
         raise YamlFileError(f"{path}: not YAML: nested too deeply") from None
