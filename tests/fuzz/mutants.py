@@ -226,7 +226,7 @@ MUTANTS = (
         'fields.get("simulated") is False or (accept_simulated', "True or (accept_simulated")),
     _m("purpose told", "odd_decision", _client('fields.get("model_purpose") == "release"\n', "True\n")),
     _m("session id", "odd_decision", _client('fields.get("session_id") == session.session_id')),
-    _m("nonce told", "odd_decision", _client("hmac.compare_digest(nonce.encode(), session.nonce.encode())")),
+    _m("nonce told", "odd_decision", _client("_same(nonce, session.nonce)")),
     _m("transaction", "odd_decision", _client('fields["transaction_hash"] == session.transaction_hash')),
     _m("key id", "odd_decision", Edit(kiosk_client, "_signed", "keys.get(key_id) if isinstance(key_id, str) else None",
                                       "next(iter(keys.values()))")),

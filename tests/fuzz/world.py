@@ -61,7 +61,8 @@ def operating_points(model_hash: str) -> OperatingPointFile:
 
     return OperatingPointFile(
         model=CalibratedModel(sha256=model_hash, purpose="release"), data="simulated", created="2026-11-23",
-        command="made up for the fuzz run", species_weights="balanced", maps=[one(MODALITIES, 1.0), one(["rgb", "depth"], 0.8)],
+        command="made up for the fuzz run", species_weights="balanced",
+        maps=[one(MODALITIES, 1.0), one(["rgb", "depth"], 0.8)],
         sessions=CalibrationSessions(total=5962, unscored=0, by_label={}, by_species={}, index_sha256=["00" * 32]))
 
 
