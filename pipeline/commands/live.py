@@ -55,7 +55,7 @@ def live(
     pace: Annotated[PaceOption, typer.Option(
         help="For recorded and simulated cameras. lockstep: each frame set is scored exactly once, in recorded time, "
              "with the same result on each run.")] = PaceOption.REALTIME,
-    seed: Annotated[int, typer.Option(min=0, help="Of a simulated camera.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of a simulated camera: another person in another room.")] = 1,
     seconds: Annotated[float | None, typer.Option(min=0, help="Stop after this long.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Stop after the first decision.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, every event and score.")] = False,
