@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.fuzz import campaign
+from tests.fuzz import campaign, plans
 from tests.fuzz.campaign import BLOCK, Case, Tally
 from tests.fuzz.decoders import TARGETS, DecoderFault, attempt, mutated
 from tests.fuzz.mutants import MUTANTS, noticed, opens_enough
@@ -36,7 +36,7 @@ def _folder() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def _block(seed: int, start: int) -> tuple[Tally, list[tuple[int, Case, str, str]]]:
+def _block(seed: int, start: int, names: list[str] | None = None) -> tuple[Tally, list[tuple[int, Case, str, str]]]:
     """One block of cases in a process of its own: what they came to and what failed."""
     failures: list[tuple[int, Case, str, str]] = []
 
@@ -46,7 +46,7 @@ def _block(seed: int, start: int) -> tuple[Tally, list[tuple[int, Case, str, str
 
     with tempfile.TemporaryDirectory(dir=_folder()) as folder:
         try:
-            tally = campaign.campaign(seed, range(start, start + BLOCK), Path(folder), failed=failed)
+            tally = campaign.campaign(seed, range(start, start + BLOCK), Path(folder), names=names, failed=failed)
         except Violation as violation:  # of the audit log of the whole block
             return Tally(violations=Counter([violation.rule])), failures
     return tally, failures
@@ -57,13 +57,19 @@ def _progress() -> Progress:
                     console=err)
 
 
-def sessions(seed: int, faulted: int, jobs: int, out: Path, minutes: float) -> bool:
-    """Until so many faulted sessions were played, or time is up. Whether all of them kept the rules."""
+def sessions(seed: int, faulted: int, jobs: int, out: Path, minutes: float, *, hopeless: bool = False) -> bool:
+    """Until so many faulted sessions were played, or time is up. Whether all of them kept the rules.
+
+    Args:
+        hopeless: faulted sessions with one fault each after which nothing may open, and only those count.
+    """
+    # Without those that configure the whole case: another session's fault may set right what they took away.
+    names = sorted(plans.NEVER - plans.CONFIGURES - plans.CALIBRATES) if hopeless else None
     total, began, saved = Tally(), time.monotonic(), 0
     with _progress() as bar, ProcessPoolExecutor(jobs) as pool:
         task = bar.add_task("faulted sessions", total=faulted)
         starts = iter(range(0, 10**9, BLOCK))
-        running: set[Future] = {pool.submit(_block, seed, next(starts)) for _ in range(jobs)}
+        running: set[Future] = {pool.submit(_block, seed, next(starts), names) for _ in range(jobs)}
         end = began + 60 * minutes
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -73,9 +79,9 @@ def sessions(seed: int, faulted: int, jobs: int, out: Path, minutes: float) -> b
                 for index, case, rule, text in failures[:_MOST_SAVED - saved]:
                     saved += 1
                     _save(seed, index, case, rule, text, out)
-                if total.faulted < faulted and not saved and time.monotonic() < end:
-                    running.add(pool.submit(_block, seed, next(starts)))
-            bar.update(task, completed=min(total.faulted, faulted))
+                if (total.never if hopeless else total.faulted) < faulted and not saved and time.monotonic() < end:
+                    running.add(pool.submit(_block, seed, next(starts), names))
+            bar.update(task, completed=min(total.never if hopeless else total.faulted, faulted))
     seconds = time.monotonic() - began
     print(f"sessions (seed {seed}, {jobs} jobs): {total.sessions} in {total.cases} cases, {seconds:.0f} s, "
           f"{total.sessions / seconds:.0f}/s")
@@ -176,6 +182,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="of all random choices; drawn and printed by default")
     parser.add_argument("--sessions", type=int, default=100_000, help="faulted sessions to play")
+    parser.add_argument("--hopeless", action="store_true", help="only faults after which no session may open, one a "
+                                                                "session; --sessions counts these")
     parser.add_argument("--minutes", type=float, default=120.0, help="for sessions at most")
     parser.add_argument("--mutant-cases", type=int, default=1500, help="most cases for each guard that is removed")
     parser.add_argument("--decoder-seconds", type=float, default=10.0, help="for each decoder, with either engine")
@@ -191,7 +199,7 @@ def main() -> int:
     seed = secrets.randbelow(2**31) if wanted.seed is None else wanted.seed
     print(f"seed {seed}: make fuzz FUZZ_SEED={seed} does the same again", flush=True)
     parts = [wanted.sessions == 0 or sessions(seed, wanted.sessions, wanted.jobs, wanted.out,
-                                              wanted.minutes)]
+                                              wanted.minutes, hopeless=wanted.hopeless)]
     sys.stdout.flush()
     parts += [wanted.mutant_cases == 0 or mutants(seed, wanted.mutant_cases)]
     if wanted.decoder_seconds:

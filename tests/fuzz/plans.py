@@ -47,7 +47,7 @@ class Plan:
 
 
 FAULTS: dict[str, Callable[[random.Random, Plan], None]] = {}
-_NEVER: set[str] = set()
+NEVER: set[str] = set()
 CONFIGURES: set[str] = set()  # faults of the whole case
 #: Faults that choose the case's calibration.
 CALIBRATES = {"uncalibrated_camera", "uncalibrated_subset", "subsets_in_turn"}
@@ -58,7 +58,7 @@ def fault(*, never: bool = False, configures: bool = False):
     def register(function):
         FAULTS[function.__name__] = function
         if never:
-            _NEVER.add(function.__name__)
+            NEVER.add(function.__name__)
         if configures:
             CONFIGURES.add(function.__name__)
         return function
@@ -785,7 +785,7 @@ def make(rng: random.Random, names: list[str] | None = None) -> Case:
             for name in plan.faults:
                 FAULTS[name](rng, plan)
             # Two faults may cancel each other out; then only the witness can tell.
-            plan.never = len(plan.faults) == 1 and plan.faults[0] in _NEVER
+            plan.never = len(plan.faults) == 1 and plan.faults[0] in NEVER
         plans.append(plan)
     operations: list[list[Any]] = [[1000.0, "hello", {"kiosk": kiosk}] for kiosk in (0, 1)]
     if config.get("model", True):
