@@ -121,11 +121,19 @@ def live(
         signal.signal(number, lambda *_: stop.update(asked=True))
     ends_s = None if seconds is None else time.monotonic() + seconds
 
+    def tell(text: str) -> None:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            # Whoever read has gone (`| head`). Stop in order: an error here would leave the cameras running.
+            stop.update(asked=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
     def on_report(line: str) -> None:
         if as_json:
-            print(line, flush=True)
+            tell(line)
         elif (text := render(json.loads(line), scores=scores)) is not None:
-            print(text, flush=True)
+            tell(text)
         if once and json.loads(line).get("type") == "decision":
             stop["asked"] = True
 

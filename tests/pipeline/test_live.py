@@ -326,6 +326,26 @@ def test_the_processes_follow_a_killed_supervisor() -> None:
         assert left == []
 
 
+def test_when_nobody_reads_any_more_everything_stops() -> None:
+    """As under `mmdg-live --json | head -1`: an error there once left cameras and network running for ever."""
+    command = [sys.executable, "-m", "pipeline.commands.live", "--json", "--camera", "simulated:bona_fide"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"{")
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 4
+        process.stdout.close()
+        try:
+            assert process.wait(30) == ExitCode.OK
+            assert b"BrokenPipe" not in process.communicate()[1]
+            assert psutil.wait_procs(children, timeout=10)[1] == []
+        finally:
+            for child in children:
+                if child.is_running():
+                    child.kill()
+            process.kill()
+
+
 @pytest.mark.parametrize(("arguments", "exit_code", "words"), [
     (["--camera", "realsense"], ExitCode.NO_DEVICE, "RealSense"),
     (["--camera", "realsense:000000000042"], ExitCode.NO_DEVICE, "000000000042"),
