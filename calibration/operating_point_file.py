@@ -211,7 +211,7 @@ def operating_points_from(document: object, place: str) -> OperatingPointFile:
     except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: a lone surrogate
         text = str(error)
         located = re.search(r"at `([^`]+)`", text)
-        value = f" (it is {_at(document, located[1])!r:.80})" if located else ""
+        value = f" (it is {value_at(document, located[1])!r:.80})" if located else ""
         raise OperatingPointFileError(f"{place}: {text}{value}") from error
     if stated != found.calibration_id:
         raise OperatingPointFileError(f"{place}: $.calibration_id is {stated!r}, the content has "
@@ -233,7 +233,7 @@ def _check_maps(found: OperatingPointFile, place: str) -> None:
         seen.add(key)
 
 
-def _at(raw: Any, path: str) -> Any:
+def value_at(raw: Any, path: str) -> Any:
     """The value at a msgspec path such as `$.maps[0].scale`; None where there is none."""
     for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
         try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from calibration.operating_point_file import OperatingPointFile, read_operating_point_file
+from calibration.operating_point_file import OperatingPointFile, read_operating_point_file, value_at
 from mmdg_model.stored_inputs import stored_model_hash, stored_operating_point
 from pipeline.audit_log import SyncPolicy
 from pipeline.kiosk_endpoint import EndpointError, parse_endpoint
@@ -218,16 +218,6 @@ class Settings(_Section, frozen=True, kw_only=True):
 _UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]+)`(?: - at `(?P<path>[^`]+)`)?")
 
 
-def _at(raw: Any, path: str) -> Any:
-    """The value at a msgspec path such as `$.cameras[0].spec`, or None where there is none."""
-    for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
-        try:
-            raw = raw[key] if key else raw[0 if index == "..." else int(index)]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return raw
-
-
 def _known_keys(path: str) -> list[str]:
     kind: Any = Settings
     for key in re.findall(r"\.([^.\[\]]+)", path):
@@ -259,7 +249,7 @@ def settings_from(raw: Any, place: str) -> Settings:
             hint = f"did you mean {guess[0]!r}?" if guess else f"known here: {', '.join(known)}"
             raise ConfigError(f"{place}: unknown key {unknown['key']!r} at {path}; {hint}") from error
         located = re.search(r"at `([^`]+)`", text)
-        value = f" (it is {shown(_at(raw, located[1]))})" if located else ""
+        value = f" (it is {shown(value_at(raw, located[1]))})" if located else ""
         raise ConfigError(f"{place}: {text}{value}") from error
     except ValueError as error:
         raise ConfigError(f"{place}: {error}") from error

@@ -37,7 +37,7 @@ from pipeline.decision import (
     SessionStarted,
     UnknownPolicy,
 )
-from pipeline.kiosk_decision import calibration_id_of_model, decision_payload, policy_id_of
+from pipeline.kiosk_decision import decision_payload, policy_id_of
 from pipeline.kiosk_messages import CommandError
 from pipeline.kiosk_watch import EngineWatch, KioskMetrics
 from pipeline.policy import Policy
@@ -204,7 +204,7 @@ class Gateway:
             request=command.request, contract=min(command.contract_max, wire.CONTRACT_MAX),
             contract_min=wire.CONTRACT_MIN, contract_max=wire.CONTRACT_MAX, build=self._build,
             model_hash=model.model_hash if model else None, model_purpose=model.purpose.value if model else None,
-            calibration_id=getattr(engine, "calibration_id", None) or calibration_id_of_model(model),
+            calibration_id=engine.calibration_id,
             cameras=sorted(engine.cameras), policies=sorted(engine.policies),
             events_endpoint=self._events_endpoint, event_topic=client.topic,
             keepalive_ms=min(policy.keepalive_ms for policy in engine.policies.values()), role=_WORDS[role],
@@ -400,8 +400,7 @@ def _deadline_ms(command: wire.SessionBegin, policy: Policy) -> int:
     """What holds: the kiosk's wish, but no longer than the sessions that a compiled policy has its evidence from."""
     if command.deadline_ms is None:
         return policy.deadline_ms
-    compiled = getattr(policy, "threshold_id", None) is not None
-    return min(command.deadline_ms, policy.deadline_ms) if compiled else command.deadline_ms
+    return min(command.deadline_ms, policy.deadline_ms) if policy.threshold_id is not None else command.deadline_ms
 
 
 def _session_of(event: Event) -> str:

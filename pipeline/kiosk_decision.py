@@ -6,16 +6,15 @@ of accepted attempts alone; an attempt that was refused, or came to nothing, lea
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from typing import Literal
 
 import msgspec
 
+from pipeline.audit_records import policy_hash
 from pipeline.kiosk_messages import CONTRACT_MAX
 from pipeline.policy import Policy
-from pipeline.verdict import DecisionRecord, ModelInfo, Verdict
+from pipeline.verdict import DecisionRecord, Verdict
 
 Confidence = Literal["none", "low", "medium", "high"]
 
@@ -67,34 +66,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
 
 
 def policy_id_of(policy: Policy) -> str:
-    """First 16 hex digits of the SHA-256 of the policy's canonical JSON (sorted keys, no spaces)."""
-    return _digest(msgspec.to_builtins(policy))
-
-
-def calibration_id_of(record: DecisionRecord) -> str | None:
-    """Of the calibration file in force, or of the operating point that the checkpoint carries; None = neither."""
-    named: str | None = getattr(record, "calibration_id", None)
-    if named is not None:
-        return named
-    return calibration_id_of_model(record.model)
-
-
-def calibration_id_of_model(model: ModelInfo | None) -> str | None:
-    """Hash of the operating point that a checkpoint carries; None = it carries none."""
-    if model is None or model.operating_point is None:
-        return None
-    named: str | None = getattr(model.operating_point, "calibration_id", None)
-    return named if named is not None else _digest(model.operating_point.to_dict())
-
-
-def _digest(values: object) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+    """First 16 hex digits of the policy's hash, which the audit log and the release manifest have in full."""
+    return policy_hash(policy)[:16]
 
 
 def confidence_of(record: DecisionRecord) -> Confidence:
     """The bucket: of accepted attempts whose evidence was calibrated; anything else is `none`."""
     accepted = record.verdict is Verdict.BONA_FIDE and math.isfinite(record.evidence)
-    if not accepted or calibration_id_of(record) is None:
+    if not accepted or record.calibration_id is None:
         return "none"
     posterior = 1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, record.evidence))))
     return next((bucket for bound, bucket in BUCKETS if posterior >= bound), "none")
@@ -106,14 +85,13 @@ def decision_payload(record: DecisionRecord, sequence: int, issued_at: str, *, p
     Args:
         policy: of the session, as configured.
     """
-    threshold_id: str | None = getattr(policy, "threshold_id", None)
     return msgspec.json.encode(Decision(
         contract=CONTRACT_MAX, session_id=record.session_id, sequence=sequence, origin=record.origin.value,
         camera=record.camera, verdict=record.verdict.value, reason=record.reason, confidence=confidence_of(record),
         examined=record.examined, frames_used=record.frames_used, effective_frames=round(record.effective_frames, 2),
         modalities_used=[m.value for m in record.modalities_used],
         time_to_decision_ms=round(record.time_to_decision_ms, 3), policy=record.policy, policy_id=policy_id_of(policy),
-        threshold_id=threshold_id, model_hash=record.model.model_hash if record.model else None,
-        model_purpose=record.model.purpose.value if record.model else None, calibration_id=calibration_id_of(record),
+        threshold_id=policy.threshold_id, model_hash=record.model.model_hash if record.model else None,
+        model_purpose=record.model.purpose.value if record.model else None, calibration_id=record.calibration_id,
         simulated=record.simulated, nonce=record.nonce, transaction_hash=record.transaction_hash, issued_at=issued_at,
         expires_in_ms=record.expires_in_ms, key_id=key_id))

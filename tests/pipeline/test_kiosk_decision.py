@@ -6,10 +6,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from pipeline.audit_records import policy_hash
 from pipeline.kiosk_decision import (
     Decision,
-    calibration_id_of,
-    calibration_id_of_model,
     confidence_of,
     decision_payload,
     policy_id_of,
@@ -27,7 +26,7 @@ def record(**changes):
         "reason": "llr_upper", "examined": True, "frames_used": 9, "effective_frames": 1.234, "modalities_used": (),
         "time_to_decision_ms": 812.34567, "policy": "quick", "model": CALIBRATED, "simulated": False, "evidence": 5.0,
         "transaction_hash": None, "expires_in_ms": 5000, "counters": {"score_too_old": 2},
-        "would_decide": Verdict.BONA_FIDE}
+        "would_decide": Verdict.BONA_FIDE, "calibration_id": POINT.calibration_id}
     return DecisionRecord(**(values | changes))
 
 
@@ -44,8 +43,7 @@ def test_who_was_not_accepted_learns_nothing_from_it(verdict):
 
 
 def test_uncalibrated_evidence_has_no_bucket():
-    assert confidence_of(record(model=MODEL)) == "none"
-    assert confidence_of(record(model=None)) == "none"
+    assert confidence_of(record(calibration_id=None)) == "none"
 
 
 def test_the_payload_holds_what_it_may_and_no_more():
@@ -55,14 +53,17 @@ def test_the_payload_holds_what_it_may_and_no_more():
     assert not {"evidence", "counters", "would_decide", "llr", "logit"} & set(fields)
     assert (fields["time_to_decision_ms"], fields["effective_frames"], fields["key_id"]) == (812.346, 1.23, "k")
     assert fields["policy_id"] == policy_id_of(QUICK)
-    assert fields["calibration_id"] == calibration_id_of(record()) == calibration_id_of_model(CALIBRATED)
+    assert fields["calibration_id"] == POINT.calibration_id
     assert msgspec.json.decode(payload, type=Decision).verdict == "bona_fide"
 
 
 def test_ids_name_their_content():
     assert policy_id_of(Policy()) == policy_id_of(Policy())
     assert policy_id_of(Policy()) != policy_id_of(Policy(apcer_max=0.02))
-    other = replace(MODEL, operating_point=replace(POINT, logit_scale=0.6))
-    assert calibration_id_of_model(CALIBRATED) != calibration_id_of_model(other)
-    assert (calibration_id_of_model(None), calibration_id_of_model(MODEL)) == (None, None)
-    assert len(policy_id_of(Policy())) == len(calibration_id_of_model(CALIBRATED) or "") == 16
+    assert replace(POINT, logit_scale=0.6).calibration_id != POINT.calibration_id
+    assert len(policy_id_of(Policy())) == len(POINT.calibration_id) == 16
+
+
+def test_a_decision_names_its_policy_as_the_audit_log_does():
+    assert policy_hash(QUICK).startswith(msgspec.json.decode(
+        decision_payload(record(), 4, "now", policy=QUICK, key_id="k"))["policy_id"])
