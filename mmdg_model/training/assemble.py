@@ -63,16 +63,9 @@ def backbone_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Backbo
         RunConfigError: the configuration names a backbone and there is no file, or another one.
         BackboneError: the file cannot be used.
     """
-    if path is None:
-        if config.backbone:
-            raise RunConfigError(f"run configuration: backbone is {config.backbone}, but no file was given; name it "
-                                 "with --backbone")
-        return config, None
-    backbone = load_backbone(path)
-    if config.backbone not in ("", backbone.hash):
-        raise RunConfigError(f"run configuration: backbone is {config.backbone}, but {path} is {backbone.hash}; give "
-                             "that file, or leave the key empty")
-    return dataclasses.replace(config, backbone=backbone.hash), backbone
+    backbone = None if path is None else load_backbone(path)
+    _check_named("backbone", config.backbone, path, "" if backbone is None else backbone.hash)
+    return (config if backbone is None else dataclasses.replace(config, backbone=backbone.hash)), backbone
 
 
 def start_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Checkpoint | None]:
@@ -82,16 +75,18 @@ def start_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Checkpoin
         RunConfigError: the configuration names a checkpoint and there is no file, or another one.
         CheckpointError: the file cannot be used.
     """
-    if path is None:
-        if config.start:
-            raise RunConfigError(f"run configuration: start is {config.start}, but no file was given; name it with "
-                                 "--start")
-        return config, None
-    checkpoint = load_checkpoint(path)
-    if config.start not in ("", checkpoint.hash):
-        raise RunConfigError(f"run configuration: start is {config.start}, but {path} is {checkpoint.hash}; give that "
-                             "file, or leave the key empty")
-    return dataclasses.replace(config, start=checkpoint.hash), checkpoint
+    checkpoint = None if path is None else load_checkpoint(path)
+    _check_named("start", config.start, path, "" if checkpoint is None else checkpoint.hash)
+    return (config if checkpoint is None else dataclasses.replace(config, start=checkpoint.hash)), checkpoint
+
+
+def _check_named(key: str, stated: str, path: Path | None, found: str) -> None:
+    """The file that is there is the one that the configuration states, if it states one."""
+    if stated and path is None:
+        raise RunConfigError(f"run configuration: {key} is {stated}, but no file was given; name it with --{key}")
+    if stated not in ("", found):
+        raise RunConfigError(f"run configuration: {key} is {stated}, but {path} is {found}; give that file, or leave "
+                             "the key empty")
 
 
 def _check_purpose(start: Checkpoint | None, data: RunData) -> None:
