@@ -69,3 +69,12 @@ class CrossEntropyMethod(MeanLossMethod):
         """CE of the network's logits, in float32 at least."""
         logits = self.logits(batch.planes, batch.present)
         return {"cross_entropy": F.cross_entropy(widened(logits), batch.label)}
+
+
+class LogitsMethod(CrossEntropyMethod):
+    """The same on a network that returns logits and no more."""
+
+    def logits(self, planes: Tensor, present: Tensor) -> Tensor:
+        """`[b, 2]`."""
+        logits: Tensor = self.network(planes, present)
+        return logits

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mmdg_model.config import ModelConfig, TrainableParts
 from mmdg_model.network import MODALITIES
 from mmdg_model.training.methods.contract import Method, MethodContext
-from mmdg_model.training.methods.mean_loss import CrossEntropyMethod
+from mmdg_model.training.methods.mean_loss import LogitsMethod
 from mmdg_model.training.methods.method_entry import MethodEntry
 from mmdg_model.training.methods.plain_vit import PlainViT, new_head, read_planes
 from mmdg_model.training.methods.starting_weights import check_start, draw_network
@@ -124,15 +124,6 @@ class AdaptedJointViT(nn.Module):
         return logits
 
 
-class ViTAma(CrossEntropyMethod):
-    """Cross entropy on `AdaptedJointViT`, which returns logits and no more."""
-
-    def logits(self, planes: Tensor, present: Tensor) -> Tensor:
-        """`[b, 2]`."""
-        logits: Tensor = self.network(planes, present)
-        return logits
-
-
 def build_vit_ama(context: MethodContext, settings: ViTAmaSettings) -> Method:
     """Adapters and head train on a frozen ViT, which is the method; with `trainable_parts = everything`, all does.
 
@@ -146,7 +137,7 @@ def build_vit_ama(context: MethodContext, settings: ViTAmaSettings) -> Method:
         network.vit.place(context.backbone, context.model)
     if context.model.trainable_parts is not TrainableParts.EVERYTHING:
         network.vit.requires_grad_(False)
-    return ViTAma(context, network)
+    return LogitsMethod(context, network)
 
 
 ROWS = (MethodEntry(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmdg_model.config import ModelConfig
 from mmdg_model.training.methods.contract import Method, MethodContext
-from mmdg_model.training.methods.mean_loss import CrossEntropyMethod
+from mmdg_model.training.methods.mean_loss import LogitsMethod
 from mmdg_model.training.methods.method_entry import MethodEntry
 from mmdg_model.training.methods.plain_vit import PlainViT, is_trainable, new_head, read_planes, through_block
 from mmdg_model.training.methods.sample_norm import sample_norm
@@ -97,15 +97,6 @@ class CrossAttentionViT(nn.Module):
         return logits
 
 
-class ViTCross(CrossEntropyMethod):
-    """Cross entropy on `CrossAttentionViT`, which returns logits and no more."""
-
-    def logits(self, planes: Tensor, present: Tensor) -> Tensor:
-        """`[b, 2]`."""
-        logits: Tensor = self.network(planes, present)
-        return logits
-
-
 def build_vit_cross(context: MethodContext, settings: ViTCrossSettings) -> Method:
     """What trains: as for the other plain ViTs (`plain_vit.is_trainable`), and the fusion always.
 
@@ -119,7 +110,7 @@ def build_vit_cross(context: MethodContext, settings: ViTCrossSettings) -> Metho
         network.vit.place(context.backbone, context.model)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(is_trainable(name, context.model))
-    return ViTCross(context, network)
+    return LogitsMethod(context, network)
 
 
 ROWS = (MethodEntry(

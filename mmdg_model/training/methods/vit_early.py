@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from mmdg_model.training.methods.contract import Method, MethodContext
-from mmdg_model.training.methods.mean_loss import CrossEntropyMethod
+from mmdg_model.training.methods.mean_loss import LogitsMethod
 from mmdg_model.training.methods.plain_vit import build_early
 
 
@@ -16,15 +14,6 @@ class ViTEarlySettings:
     """There is nothing to set; the network's shape and what trains are the model configuration's."""
 
 
-class ViTEarly(CrossEntropyMethod):
-    """Cross entropy on `EarlyFusionViT`, which returns logits and no more."""
-
-    def logits(self, planes: Tensor, present: Tensor) -> Tensor:
-        """`[b, 2]`."""
-        logits: Tensor = self.network(planes, present)
-        return logits
-
-
 def build_vit_early(context: MethodContext, settings: ViTEarlySettings) -> Method:
     """Raises `MethodError`, `BackboneError`; see `plain_vit.build_early`."""
-    return ViTEarly(context, build_early(context))
+    return LogitsMethod(context, build_early(context))
