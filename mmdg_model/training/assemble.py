@@ -57,12 +57,18 @@ def method_context(config: RunConfig, data: RunData, compute: Compute, *, backbo
 
 
 def backbone_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Backbone | None]:
-    """The backbone, and the configuration with its hash.
+    """The backbone, and the configuration with its hash; none for a method on a network of its own, whatever is given:
+    its records must not say that it started from a file of which it read nothing.
 
     Raises:
-        RunConfigError: the configuration names a backbone and there is no file, or another one.
+        RunConfigError: the configuration names a backbone and there is no file, another one, or no use for one.
         BackboneError: the file cannot be used.
     """
+    if registry.entry(config.method).own_backbone:
+        if config.backbone:
+            raise RunConfigError(f"run configuration: backbone is {config.backbone}, but {config.method} has a network "
+                                 "of its own and takes nothing from a ViT; leave the key empty")
+        return config, None
     backbone = None if path is None else load_backbone(path)
     _check_named("backbone", config.backbone, path, "" if backbone is None else backbone.hash)
     return (config if backbone is None else dataclasses.replace(config, backbone=backbone.hash)), backbone

@@ -30,6 +30,7 @@ import yaml
 
 from mmdg_model.config import ModelConfig
 from mmdg_model.training.methods.contract import OptimiserConfig
+from mmdg_model.training.methods.registry import METHODS
 from mmdg_model.training.protocols import PROTOCOL_1, PROTOCOL_3, SUB_PROTOCOLS, sub_protocol
 from mmdg_model.training.run_assembly import Assembly
 from mmdg_model.training.run_config import MachineConfig, RunConfig, RunConfigError, from_plain
@@ -299,7 +300,9 @@ def plan(grid: GridConfig, machine: MachineConfig, out: Path, assembly: Assembly
     surveyed: dict[str, Any] = {}
     jobs: dict[str, Job] = {}
     for config in grid.run_configs():
-        given = dataclasses.replace(config, method="mmdg", settings={}, seed=0, optimiser=OptimiserConfig()).hash
+        # A method with a network of its own starts from no backbone, so it is surveyed apart.
+        kind = config.method if config.method in METHODS and METHODS[config.method].own_backbone else "mmdg"
+        given = dataclasses.replace(config, method=kind, settings={}, seed=0, optimiser=OptimiserConfig()).hash
         if given not in surveyed:
             surveyed[given] = assembly.survey(config, machine)
         found = surveyed[given]
