@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that a training run asks about between updates."""
+"""Ctrl-C and SIGTERM: a wish that a training run asks about between updates, or one and the same interruption."""
 
 from __future__ import annotations
 
@@ -30,3 +30,14 @@ def stop_on_signals(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which clusters, containers and `timeout` send, raises `KeyboardInterrupt` as Ctrl-C does. The handler
+    that was there comes back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

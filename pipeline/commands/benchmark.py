@@ -83,6 +83,7 @@ def benchmark_command(
     from mmdg_model.training.listed_assembly import ListedAssembly
     from mmdg_model.training.retest import reopen
     from mmdg_model.training.run_config import MachineConfig
+    from mmdg_model.training.stop_signals import terminated_as_interrupted
     from pipeline.commands import benchmark_tables as tables
 
     console = Console(stderr=True)
@@ -121,8 +122,9 @@ def benchmark_command(
     except (GridError, ImportError, RuntimeError, ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    tally = _watched(console, lambda show: run_jobs(chosen, executor, retry=retry, time_limit_s=limit_s,
-                                                    on_change=show))
+    with terminated_as_interrupted():
+        tally = _watched(console, lambda show: run_jobs(chosen, executor, retry=retry, time_limit_s=limit_s,
+                                                        on_change=show))
     if as_json:
         sys.stdout.write(json.dumps({"stopped": tally.stopped, "jobs": {
             status.job.name: str(status.outcome) for status in tally.statuses}}) + "\n")

@@ -25,6 +25,7 @@ from mmdg_model.training.job import EXIT_BUSY, EXIT_DONE, EXIT_FAILED, EXIT_INTE
 from mmdg_model.training.job_runner import LocalExecutor, Outcome, run_jobs
 from mmdg_model.training.run_config import MachineConfig
 from mmdg_model.training.run_evaluation import read_evaluation
+from mmdg_model.training.stop_signals import terminated_as_interrupted
 from tests.mmdg_model.training.toy_benchmark import ToyAssembly
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -134,16 +135,21 @@ def ctrl_c_is_heard():
 
 
 @pytest.mark.usefixtures("ctrl_c_is_heard")
-def test_ctrl_c_interrupts_the_jobs_and_leaves_them_resumable(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_interrupts_the_jobs_and_leaves_them_resumable(tmp_path, number):
+    """So does a cluster's SIGTERM, where it is made to."""
     (job,) = planned(tmp_path, "mmdg", hang=["mmdg"])
     sent = threading.Event()
 
     def ctrl_c(tally):
         if not sent.is_set() and log_file(job.directory).is_file() and "hanging" in log_file(job.directory).read_text():
             sent.set()
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
-    tally = run_jobs([job], executor(), on_change=ctrl_c)
+    before = signal.getsignal(signal.SIGTERM)
+    with terminated_as_interrupted():
+        tally = run_jobs([job], executor(), on_change=ctrl_c)
+    assert signal.getsignal(signal.SIGTERM) is before
     assert (tally.statuses[0].outcome, tally.stopped) == (Outcome.INTERRUPTED, "interrupted")
     assert "interrupted; start it again" in log_file(job.directory).read_text()
     assert job.state is JobState.STARTED
