@@ -7,6 +7,7 @@ for all methods alike what a smaller machine cannot do: size of the network, len
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -49,6 +50,8 @@ BALANCE = ("u_adapter_ssp", "mmdg")
 
 #: Keys of a scale that are the evaluation's, not a run's.
 _OF_EVALUATION = ("resamples", "permutations")
+#: Key of a scale: settings in which methods count updates or epochs themselves, cut as the training is cut.
+_LENGTHS = "method_lengths"
 _P1 = tuple(each.name for each in PROTOCOL_1)
 _P3 = tuple(each.name for each in PROTOCOL_3)
 
@@ -173,8 +176,14 @@ def _row(method: str, scale: Mapping[str, Any], folder: Path | None) -> MethodRo
         recipe = method_recipe(method, folder)
     except MethodRecipeError as error:
         raise GridError(str(error)) from error
-    run = {key: value for key, value in scale.items() if key not in _OF_EVALUATION}
-    return MethodRow(method=method, settings=recipe.settings, run=_over(recipe.run, run))
+    run = {key: value for key, value in scale.items() if key not in (*_OF_EVALUATION, _LENGTHS)}
+    own = _settings_of(method)
+    lengths = {name: value for name, value in scale.get(_LENGTHS, {}).items() if name in own}
+    return MethodRow(method=method, settings=dict(recipe.settings) | lengths, run=_over(recipe.run, run))
+
+
+def _settings_of(method: str) -> frozenset[str]:
+    return frozenset(each.name for each in dataclasses.fields(METHODS[method].settings))
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,4 +215,10 @@ def read_scale(scale: str) -> dict[str, Any]:
         raise GridError(f"no scale {scale!r}; there are {', '.join(known)}, or name a .yaml file")
     if not isinstance(values, Mapping):
         raise GridError(f"scale {scale}: {values!r}, expected a mapping such as model, recipe, optimiser")
+    lengths = values.get(_LENGTHS, {})
+    if not isinstance(lengths, Mapping):
+        raise GridError(f"scale {scale}: {_LENGTHS} is {lengths!r}, expected settings and their values")
+    for name in lengths:
+        if not any(name in _settings_of(method) for method in METHODS):
+            raise GridError(f"scale {scale}: {_LENGTHS}.{name} is no setting of any method")
     return dict(values)

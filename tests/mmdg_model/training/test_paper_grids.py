@@ -74,6 +74,28 @@ def test_a_scale_is_the_same_for_every_method_and_goes_over_their_recipes():
     assert {config.seed for config in configs} == {0, 1}
 
 
+def test_a_scale_cuts_the_lengths_that_methods_count_themselves():
+    lengths = read_scale("micro")["method_lengths"]
+    settings = {config.method: dict(config.settings) for config in paper_grid("all", scale="micro").grid.run_configs()}
+    for method in ("ssdg", "ssan_vit", "ssdg_u_adapter"):
+        assert settings[method]["ramp_updates"] == lengths["ramp_updates"]
+    assert settings["vitaf"]["head_updates"] == lengths["head_updates"]
+    assert settings["ogm_ge_vit"]["epochs"] == lengths["epochs"]
+    assert settings["pmr_u_adapter"]["entropy_epochs"] == lengths["entropy_epochs"]
+    assert set(lengths) & set(settings["mmdg"]) == set()
+    papers = {config.method: config.settings for config in paper_grid("1").grid.run_configs()}
+    assert papers["ssdg"]["ramp_updates"] == 4000
+
+
+@pytest.mark.parametrize(("lengths", "message"), [
+    ("{ramp_udpates: 3}", "ramp_udpates is no setting of any method"),
+    ("[3]", r"is \[3\], expected settings")])
+def test_lengths_that_no_method_has_are_refused(tmp_path, lengths, message):
+    (tmp_path / "odd.yaml").write_text(f"method_lengths: {lengths}\n")
+    with pytest.raises(GridError, match=message):
+        paper_grid("1", scale=str(tmp_path / "odd.yaml"))
+
+
 def test_ones_own_recipe_files_go_before_the_programs(tmp_path):
     (tmp_path / "mmdg.yaml").write_text("method: mmdg\nsettings: {ssp_weight: 0.7}\n"
                                         "optimiser: {learning_rate: 0.002}\n")
