@@ -47,8 +47,13 @@ def wider(columns: range, by: float) -> Leak:
     return leak
 
 
+#: Groups that are probed with nothing planted.
+UNPLANTED = ("thumbnail colour", "thumbnail depth", "thumbnail infrared", "high-pass colour", "high-pass depth",
+             "high-pass infrared", "box", "file sizes", "background outside the box", "wall behind the face")
+
 #: What is planted: group of features, what is done to the attacks' rows.
 LEAKS: dict[str, tuple[str, Leak]] = {
+    "as the audit's control: first cell +12": ("thumbnail colour", more(range(3), 12)),
     "colour, middle cell +12": ("thumbnail colour", more(range(84, 87), 12)),
     "colour, lower cell +12": ("thumbnail colour", more(range(135, 138), 12)),
     "colour, lower cell +6": ("thumbnail colour", more(range(135, 138), 6)),
@@ -115,6 +120,11 @@ def main() -> None:
         areas.append([np.nan if each is None else each.value for each in found])
         print(f"{name:42s}" + "".join(f"{value:9.2f}" for value in areas[-1]))
     print(f"{'mean':42s}" + "".join(f"{value:9.2f}" for value in np.mean(areas, axis=0)))
+    print("nothing planted (area, 99.5 % interval from)")
+    for group in UNPLANTED:
+        found = [area_of(frames, scores(frames, frames.probes[group], each)) for each in settings.values()]
+        print(f"{group:42s}" + "".join("        -" if each is None else f" {each.value:.2f} {each.low_wide:.2f}"
+                                      for each in found))
     if options.exchanges:
         print(f"labels exchanged {options.exchanges} times: alarms (99.5 % interval above 0.5)")
     for group in ("high-pass colour", "high-pass infrared", "box") if options.exchanges else ():
