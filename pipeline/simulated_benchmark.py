@@ -104,7 +104,8 @@ def plan_benchmark(size: str, *, seed: int = 0, image_size: int = STORED_SIZE,
             of more recordings, persons and instruments.
 
     Raises:
-        SimulationError: an impossible size, seed or number of frames, or too few scenes. SpecificationError: an impossible image size.
+        SimulationError: an impossible size, seed or number of frames, or too few scenes. SpecificationError: an
+            impossible image size.
     """
     scenes = attack_scenes() if scenes is None else scenes
     inputs = InputSpecification(image_size=image_size)

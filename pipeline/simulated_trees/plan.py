@@ -159,8 +159,8 @@ def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: 
     num_persons = max(num_live // specification.live_sessions, 2)
     room = _FIRST_SUBJECT[Split.VALIDATION if split is Split.TRAIN else Split.TEST] - _FIRST_SUBJECT[split]
     if domain is not Domain.LIVE and split is not Split.TEST and num_persons > room:
-        raise SimulationError(f"{domain}-{split}: {num_persons} persons, room for {room}; ask for a smaller size, or for "
-                              f"more than {num_frames} frames a recording")
+        raise SimulationError(f"{domain}-{split}: {num_persons} persons, room for {room}; ask for a smaller size, or "
+                              f"for more than {num_frames} frames a recording")
     num_attacks = recordings - num_live
     if domain is Domain.CASIA_SURF:
         num_attacks = min(num_attacks, num_persons * len(casia_surf.SPECIES))  # a subject has each attack once
