@@ -25,8 +25,8 @@ def planned(what: str, domains: str) -> PlannedTree:
 def main() -> None:
     """Prints one row a tree, or one a species."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", default=["300:0", "1000:0", "2000:0", "1000:2", "1500:2", "2000:2", "1000:1",
-                                                     "1500:1"])
+    parser.add_argument("sizes", nargs="*", default=["300:0", "1000:0", "2000:0", "1000:2", "1500:2", "2000:2",
+                                                     "1000:1", "1500:1"])
     parser.add_argument("--domains", default="CPSWL")
     parser.add_argument("--by-species", action="store_true")
     options = parser.parse_args()
