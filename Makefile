@@ -119,13 +119,14 @@ reproduce-tables: set-up  ## all methods x Protocol 1 on simulated data, in shar
 # Rendering the three trees is most of it; they are kept, and an interrupted rendering goes on. AUDIT_ARGUMENTS such as
 # --runs DIR, --commit docs/simulator-difficulty.json.
 AUDIT_SIZE ?= 2000
+AUDIT_FRAMES ?= 2
 AUDIT_TREES ?= out/simulator_audit_trees
 AUDIT_REPORT ?= out/simulator_audit
 AUDIT_ARGUMENTS ?=
 audit-simulator: set-up  ## what the simulator gives away: probes, single cues, noise, balance; fails where a bound does
-	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/tree' --size $(AUDIT_SIZE) --domains CPSWL
-	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/other_seed' --size $(AUDIT_SIZE) --domains CPSWL --seed 1
-	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/null_attack' --size $(AUDIT_SIZE) --domains CPSWL --null-attack
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/tree' --size $(AUDIT_SIZE) --frames $(AUDIT_FRAMES) --domains CPSWL
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/other_seed' --size $(AUDIT_SIZE) --frames $(AUDIT_FRAMES) --domains CPSWL --seed 1
+	$(RUN)/mmdg simulate benchmark '$(AUDIT_TREES)/null_attack' --size $(AUDIT_SIZE) --frames $(AUDIT_FRAMES) --domains CPSWL --null-attack
 	$(RUN)/mmdg simulate audit '$(AUDIT_TREES)/tree' '$(AUDIT_TREES)/other_seed' '$(AUDIT_TREES)/null_attack' \
 	  --out '$(AUDIT_REPORT)' $(AUDIT_ARGUMENTS)
 

@@ -55,7 +55,7 @@ class BenchmarkPlan:
     @property
     def frames(self) -> int:
         """Samples, if every frame shows a face that is found."""
-        return sum(DOMAINS[domain].frames * len(each) for (domain, _), each in self.recordings.items())
+        return sum(each.frames for recordings in self.recordings.values() for each in recordings)
 
     @property
     def megabytes(self) -> float:
@@ -63,8 +63,8 @@ class BenchmarkPlan:
         scale = (self.inputs.image_size / STORED_SIZE) ** 2
         by_domain = defaultdict(lambda: _BYTES_A_TRIPLE * scale, {
             Domain.PADISI: _BYTES_A_CHANNEL_FILE, Domain.LIVE: _BYTES_A_LOSSLESS_TRIPLE * scale})
-        return sum(DOMAINS[domain].frames * len(each) * by_domain[domain]
-                   for (domain, _), each in self.recordings.items()) / 1e6
+        return sum(each.frames * by_domain[domain] for (domain, _), recordings in self.recordings.items()
+                   for each in recordings) / 1e6
 
     def minutes(self, jobs: int) -> float:
         """Expected time with so many undisturbed cores."""
@@ -91,7 +91,7 @@ def attack_scenes() -> tuple[str, ...]:
 
 def plan_benchmark(size: str, *, seed: int = 0, image_size: int = STORED_SIZE,
                    domains: Collection[Domain] = PUBLIC_DOMAINS, scenes: Collection[str] | None = None,
-                   physics: bool = True) -> BenchmarkPlan:
+                   physics: bool = True, frames: int | None = None) -> BenchmarkPlan:
     """What `make_benchmark` is going to render.
 
     Args:
@@ -100,9 +100,12 @@ def plan_benchmark(size: str, *, seed: int = 0, image_size: int = STORED_SIZE,
         domains: which to make; one can be added to a tree later.
         scenes: that may be rendered; by default all that the simulator has.
         physics: False makes every attack a null attack: what then still tells it from bona fide is the machinery's.
+        frames: of each recording at most; None for the domain's own number. With fewer, the same number of samples is
+            of more recordings, persons and instruments.
 
     Raises:
-        SimulationError: an impossible size or seed, or too few scenes. SpecificationError: an impossible image size.
+        SimulationError: an impossible size, seed or number of frames, or too few scenes. SpecificationError: an
+            impossible image size.
     """
     scenes = attack_scenes() if scenes is None else scenes
     inputs = InputSpecification(image_size=image_size)
@@ -110,10 +113,11 @@ def plan_benchmark(size: str, *, seed: int = 0, image_size: int = STORED_SIZE,
     return BenchmarkPlan(
         seed=seed, size=size, inputs=inputs,
         recordings={(domain, split): plan_list(domain, split, sizes[domain, split], seed=seed, scenes=scenes,
-                                               physics=physics)
+                                               physics=physics, frames=frames)
                     for domain in Domain for split in Split if domain in domains},
         specification_sha256=fingerprint(seed=seed, size=size, inputs=inputs.to_dict(), scenes=sorted(scenes),
-                                         physics=physics, program=program()), physics=physics)
+                                         physics=physics, program=program(),
+                                         **({} if frames is None else {"frames": frames})), physics=physics)
 
 
 def program() -> str:

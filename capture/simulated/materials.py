@@ -1,18 +1,14 @@
 """`Material`: how a surface reflects visible light and 850 nm, and how a stereo matcher fares on it.
 
-Reflectances are linear, in [0, 1]: values chosen inside ranges that the literature gives as we remember it (to be
-compared with the texts: docs/simulator.md), not measured by us.
+Reflectances are linear, in [0, 1]. The numbers are chosen, none was measured by us; what is lighter or darker than what
+was read where `docs/simulator-sources.md` says so:
 
-- Skin at 850 nm: 0.5 to 0.65 for every tone, since melanin's absorption falls steeply with wavelength (Cooksey, Allen
-  and Tsai, "Reference data set of human skin reflectance", J. Res. NIST 122, 2017; Jacques, "Optical properties of
-  biological tissues", Phys. Med. Biol. 58, 2013).
-- Black toner is carbon, nearly as dark at 850 nm as in the visible; cyan, magenta and yellow colourants, and dye
-  blacks, let it pass (the known trick of infrared security printing), so a dye print shows its bare paper there.
-- Displays: polarisers, black matrix and cover glass return a few per cent of 850 nm, and a mirror image of the lamp
-  of about 4 % (Fresnel reflection of glass, n = 1.5).
-- Hair: eumelanin's absorption falls with wavelength too; dark hair returns 0.1 to 0.3 at 850 nm, fair hair up to 0.5.
-- Silicone for masks scatters as skin does and is pigmented to look like it; resin and hard plastics depend on filler
-  and paint, hence a wide range by instrument.
+- Skin differs by tone below 1000 nm, less and less towards it: bright at 850 nm for every tone, darker for dark skin.
+- In near infrared laser prints keep their portrait, ink-jet prints and displays lose theirs. Black toner is carbon;
+  cyan, magenta and yellow colourants and dye blacks let 850 nm pass, so a dye print shows bare paper.
+- Hair attenuates less with longer waves and with less pigment, and still absorbs at 1064 nm.
+- Glass returns 4 % at normal incidence (Fresnel's formula for n = 1.5); polarisers and black matrix hardly more.
+- Silicone, resin and plastics reflect as their pigments decide: a wide range by instrument.
 """
 
 from __future__ import annotations

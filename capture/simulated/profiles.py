@@ -1,25 +1,15 @@
 """`SensorProfile`: a kind of RGB-D-IR camera as data. `SensorNoise`: what its sensors add to an ideal image.
 
-Where constants come from:
+`docs/simulator-sources.md` lists every constant with the text that states it, or says that it was chosen. In short:
 
-- Stereo depth: error = z² · (subpixel error) / (f · B), subpixel error about 0.08 px on well textured targets,
-  disparity steps of 1/32 px (Grunnet-Jepsen, Sweetser and Woodfill, "Tuning depth cameras for best performance", and
-  Grunnet-Jepsen et al., "Subpixel linearity improvement for Intel RealSense depth camera D400 series", RealSense
-  documentation); 126 disparities, hence no depth nearer than f · B / 126 (RealSense D400 data sheet); the matcher
-  correlates windows and smooths along paths (Keselman et al., "Intel RealSense stereoscopic depth cameras", CVPR
-  workshops 2017), so errors are alike within a few pixels and, on a still scene, from frame to frame.
-- Projector: about 5000 dots over the depth field of view (Grunnet-Jepsen et al., "Projectors for D400 series depth
-  cameras").
-- Structured light (SR300): 640 x 480, depth unit 1/8 mm, range 0.2 to 1.5 m (SR300 data sheet); noise about 1 mm at
-  0.5 m, holes on hair, dark and slanted surfaces (Carfagni et al., "On the performance of the Intel SR300 depth
-  camera", IEEE Sensors Journal 2017). Its spread, correlations and baseline are chosen in that order of magnitude.
-- Time of flight: `capture.simulated.time_of_flight`; range, focal lengths and offset in the order of an Azure Kinect's
-  narrow field (Microsoft, Azure Kinect DK hardware specifications), not copied.
-- Colour and infrared: shot noise of a few thousand electrons full well, read noise of a few electrons, photo-response
-  non-uniformity around 1 % (EMVA 1288 figures of sensors of that size); values chosen, no unit was measured.
-
-Of these, the disparity step was read in the text named; the other figures are quoted from memory and remain to be
-compared with their sources (docs/simulator.md).
+- Stereo depth (read): error = z² · (subpixel error) / (f · B), subpixel error about 0.08 px; steps of 1/32 px; 126
+  disparities, hence no depth nearer than f · B / 126; f, baseline and offsets as units of a D435 report them; noise in
+  waves that averaging frames does not remove, hence a share of it that lasts.
+- Projector (read): about 5000 dots over 90 by 63 degrees.
+- Structured light (read): 640 x 480, unit 1/8 mm, 0.2 to 1.5 m, focal lengths, no depth on hair. Its spread, its
+  correlations, its baseline and its thresholds are chosen.
+- Time of flight: `capture.simulated.time_of_flight`; its profile is chosen in the order of the Azure Kinect's.
+- Sensors: full wells, read noise, non-uniformity and blur are chosen in the order of small CMOS sensors.
 """
 
 from __future__ import annotations
@@ -40,6 +30,7 @@ class SensorNoise:
         disparity_step_px: quantisation of disparity, 0 for none.
         correlation_px: standard deviation of the Gaussian within which disparity errors are alike.
         hold_frames: over this many frames errors fade from one pattern into another; 1 is a new one each frame.
+        lasting_share: of the variance of disparity errors, stays as it is for as long as the camera films.
         window_px: how far the matcher smooths depth within a surface (standard deviation).
         fat_edges_px: how far near surfaces grow over what is behind them, raggedly.
         holes: leave depth out at jumps, in the stereo shadow, at grazing angles, on dark and on glossy surfaces.
@@ -62,6 +53,7 @@ class SensorNoise:
     disparity_step_px: float = 1 / 32
     correlation_px: float = 1.6
     hold_frames: int = 3
+    lasting_share: float = 0.5
     window_px: float = 1.0
     fat_edges_px: int = 2
     holes: bool = True
@@ -144,17 +136,17 @@ SENSOR_PROFILES: dict[str, SensorProfile] = {profile.name: profile for profile i
     SensorProfile(name="sr300", product="simulated SR300-like camera", depth_scale_m=1.25e-4, baseline_m=0.065,
                   focal_px=475.0, colour_focal_px=617.0, colour_offset_m=0.0257, nearest_m=0.20, farthest_m=1.5,
                   noise=SensorNoise(disparity_px=0.11, disparity_step_px=0.0, correlation_px=0.8, hold_frames=1,
-                                    window_px=0.6, fat_edges_px=0, grazing_cosine=0.28, dark_code=7.0,
-                                    glare_code=250.0, full_well=4500.0, read_codes=1.3, fixed_pattern=0.012,
-                                    blur_px=0.55)),
+                                    lasting_share=0.0, window_px=0.6, fat_edges_px=0, grazing_cosine=0.28,
+                                    dark_code=7.0, glare_code=250.0, full_well=4500.0, read_codes=1.3,
+                                    fixed_pattern=0.012, blur_px=0.55)),
     # Continuous-wave time of flight. Held out: no tree or default weights are made with it.
     SensorProfile(name="time_of_flight", product="simulated time-of-flight camera", baseline_m=0.0, focal_px=455.0,
                   colour_focal_px=600.0, colour_offset_m=0.032, nearest_m=0.20, farthest_m=3.0,
                   ranging=Ranging.TIME_OF_FLIGHT, surface_holes=0.4,
                   noise=SensorNoise(disparity_px=0.0, disparity_step_px=0.0, correlation_px=0.7, hold_frames=1,
-                                    window_px=0.0, fat_edges_px=0, grazing_cosine=0.08, dark_code=1.5, glare_code=255.0,
-                                    full_well=9000.0, read_codes=1.0, blur_px=0.7, range_noise_m=0.0018, mixed_px=0.6,
-                                    scattered_share=0.012)),
+                                    lasting_share=0.0, window_px=0.0, fat_edges_px=0, grazing_cosine=0.08,
+                                    dark_code=1.5, glare_code=255.0, full_well=9000.0, read_codes=1.0, blur_px=0.7,
+                                    range_noise_m=0.0018, mixed_px=0.6, scattered_share=0.012)),
     SensorProfile(name="clean", product="simulated ideal camera", noise=SensorNoise.none()),
 )}
 

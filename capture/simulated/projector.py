@@ -8,9 +8,10 @@ import numpy as np
 from capture.simulated.meshes import Float32
 from capture.simulated.view import View
 
-#: Place of the projector beside the left imager, metres, and half its field, as tangents.
+#: Place of the projector beside the left imager, metres (chosen), and half its field, as tangents: 90 by 63 degrees
+#: (D400 data sheet, docs/simulator-sources.md).
 PROJECTOR_OFFSET_M = np.array([0.021, 0.0, 0.0])
-_HALF_FIELD = (0.90, 0.65)
+_HALF_FIELD = (1.0, 0.613)
 _PATTERN = (1280, 924)  # width, height
 #: Light between the dots and in a dot's middle, as multiples of the even flood it replaces.
 _BETWEEN, _DOT = 0.30, 2.6

@@ -2,8 +2,8 @@
 
 Geometry of a D435 at 640x480: colour with f about 615 px, depth and left infrared on one grid with f about 385 px (the
 infrared imagers' 91 degree field of view over 848 columns, scaled and cut to 640), stereo baseline 50 mm, colour
-14.7 mm beside the left infrared imager. These are typical values that the SDK reports for such cameras; no calibration
-of one unit is copied. Other kinds of camera are rows of `capture.simulated.profiles.SENSOR_PROFILES`.
+14.7 mm beside the left infrared imager. These are within two per cent of what units report (docs/simulator-sources.md);
+no calibration of one unit is copied. Other kinds of camera are rows of `capture.simulated.profiles.SENSOR_PROFILES`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from capture.simulated.heads import ATLAS_SHAPE, SKIN_HEIGHT, SKIN_WIDTH, TILE, 
 from capture.simulated.materials import HAIR_INFRARED
 from capture.simulated.meshes import Float32
 
-#: Linear reflectance of the lightest and the darkest skin painted: red, green, blue, 850 nm. At 850 nm melanin hardly
-#: absorbs, so the two lie close together.
+#: Linear reflectance of the lightest and the darkest skin painted: red, green, blue, 850 nm. Tones differ at 850 nm,
+#: but far less than in colour; numbers chosen (docs/simulator-sources.md).
 _LIGHT = np.array([0.66, 0.42, 0.32, 0.62])
 _DARK = np.array([0.13, 0.070, 0.045, 0.50])
 _EYE_U, _EYE_V = 0.0556, 0.386  # of the template's eyes, from the middle of the face and from the top

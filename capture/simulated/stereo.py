@@ -1,4 +1,8 @@
-"""What a stereo matcher makes of true depth: smoothing, fat edges, correlated errors, steps of disparity."""
+"""What a stereo matcher makes of true depth: smoothing, fat edges, correlated errors, steps of disparity.
+
+Part of the errors fades from frame to frame, part lasts: on a still wall a D4xx shows waves that the mean of 50 frames
+shows as well (docs/simulator-sources.md). What lasts is fixed to pixels here; a real camera's belongs to the scene too.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +48,10 @@ class CorrelatedFields:
         field = self._fields[which][row:row + self._shape[0], column:column + self._shape[1]]
         return np.asarray(field[::-1 if flips & 1 else 1, ::-1 if flips & 2 else 1])
 
+    def lasting(self) -> Float32:
+        """A field (H, W) that is the same in every frame."""
+        return self._still(0, 9)
+
     def at(self, index: int, purpose: int) -> Float32:
         """The field (H, W) of one frame. Two `hold` frames apart are independent; between, cosine and sine blend them,
         which keeps the variance."""
@@ -76,7 +84,9 @@ class DepthErrors:
             near = cv2.dilate(own, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
             ragged = self._fields.at(index, 2)[region] > 0
             own[:] = np.where((near - own > 1) & ragged, near, own)
-        disparity += np.float32(noise.disparity_px) * self._fields.at(index, 1)
+        disparity += np.float32(noise.disparity_px * np.sqrt(1 - noise.lasting_share)) * self._fields.at(index, 1)
+        if noise.lasting_share:
+            disparity += np.float32(noise.disparity_px * np.sqrt(noise.lasting_share)) * self._fields.lasting()
         if noise.disparity_step_px:
             disparity = np.rint(disparity * np.float32(1 / noise.disparity_step_px)) \
                 * np.float32(noise.disparity_step_px)

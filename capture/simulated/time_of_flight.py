@@ -1,16 +1,16 @@
 """What a time-of-flight sensor makes of true depth: noise that grows as light returns, mixed pixels, scattered light.
 
-Sources, from memory and to be compared with the texts:
+Reasons, and texts where one was read (docs/simulator-sources.md):
 
-- Spread of a phase measurement: sigma = c / (4 sqrt(2) pi f) * sqrt(A + B) / (C A), with A what returns of the sensor's
-  own light, B the rest (Lange and Seitz, "Solid-state time-of-flight range camera", IEEE J. Quantum Electronics 37,
-  2001). A falls with the square of distance and with reflectance and slant. Constant terms are one number here.
-- Its order of magnitude, 1 to 3 mm at 1 m on bright surfaces: Tölgyessy et al., "Evaluation of the Azure Kinect and its
-  comparison to Kinect V1 and Kinect V2", Sensors 21, 2021.
+- Spread of a phase measurement: proportional to sqrt(A + B) / A, A what returns of the sensor's own light, B the rest.
+  It follows where the shot noise of all light, sqrt(A + B), is what disturbs a signal of size A; uncertainty depends on
+  the received signal, out of doors on the background. A falls with the square of distance, reflectance and slant.
+- Its order of magnitude is chosen; the Azure Kinect's standard deviation is at most 17 mm up to 3.5 m (Tölgyessy et
+  al., Sensors 21, 2021, abstract), ours about 6 mm there on white.
 - Flying pixels: a pixel on an edge adds the phasors of both surfaces. Where the two distances differ by much less than
   the unambiguous range, the sum's phase is their mean weighted by amplitude; that is what is computed.
 - Scattering in the lens and light that arrives by way of other surfaces pull every pixel towards its surroundings,
-  dark ones most.
+  dark ones most; how much is chosen.
 
 Not modelled: light that enters skin or wax before it returns (a few millimetres), phase wrapping, motion meanwhile.
 """

@@ -41,6 +41,9 @@ def benchmark_command(
     null_attack: Annotated[bool, typer.Option(
         "--null-attack", help="for the audit: attacks of the victim's own shape and skin; nothing may tell them from "
                               "live faces")] = False,
+    frames: Annotated[int | None, typer.Option(
+        min=1, help="of each recording at most (3, of P 1, by default); with fewer the samples are of more recordings, "
+                    "which an audit tells more from")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="processes; one a core by default")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON line")] = False,
 ) -> None:
@@ -66,7 +69,7 @@ def benchmark_command(
     jobs = jobs or os.cpu_count() or 1
     try:
         plan = plan_benchmark(size, seed=seed, image_size=image_size, domains=[Domain(each) for each in domains],
-                              physics=not null_attack)
+                              physics=not null_attack, frames=frames)
         recordings = sum(map(len, plan.recordings.values()))
         console.print(f"simulated benchmark: {plan.frames} frames of {recordings} recordings, about "
                       f"{plan.megabytes:.0f} MB, about {plan.minutes(jobs):.0f} min with {jobs} processes on cores of "

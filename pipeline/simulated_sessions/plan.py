@@ -137,7 +137,7 @@ def _session(scene: str, split: Split, index: int, number: int, options: Session
     recording = Recording(
         key=f"{split}-{scene}-{index:04d}-{number}", domain=Domain.LIVE, split=split, scene=scene, species=scene,
         person=person, subject=f"{person}", order=index, folder="", session=_varied(drawn, options),
-        head=_head(split, person, options),
+        head=_head(split, person, options), frames=options.frames,
         noise_seed=keyed("session noise", options.seed, split, person, scene, number))
     return PlannedSession(key=recording.key, number=number, recording=recording, options=options)
 

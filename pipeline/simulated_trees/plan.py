@@ -82,7 +82,7 @@ class Recording:
         subject: as the data set numbers them. order: place in the list.
         folder: below the data root, for S, C and W; the listed file for P.
         head: which of the simulator's heads the person has: its place in the main family.
-        noise_seed: of the sensors.
+        noise_seed: of the sensors. frames: how many are filmed of it.
         physics: False for a null attack: the whole path of the attack, with the victim's own shape and skin.
     """
 
@@ -98,6 +98,7 @@ class Recording:
     head: int
     noise_seed: int
     session: Session
+    frames: int
     physics: bool = True
 
     @property
@@ -136,7 +137,7 @@ def head_place(split: Split, person: int) -> int:
 
 
 def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: Collection[str],
-              physics: bool = True) -> tuple[Recording, ...]:
+              physics: bool = True, frames: int | None = None) -> tuple[Recording, ...]:
     """The recordings of one list: bona fide first, as in the public lists, in their ratio of labels.
 
     Every person is recorded live, and is the one depicted in attacks wherever there are as many attacks as persons.
@@ -144,11 +145,22 @@ def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: 
     Args:
         domain, split: the list. samples: how many to aim at; at least two bona fide and two attack recordings are made.
         seed: of the whole benchmark. scenes: that the simulator has. physics: False for null attacks.
+        frames: of each recording at most, instead of as many as the domain has: fewer frames of more recordings.
+
+    Raises:
+        SimulationError: `frames` below 1, or more persons than the data set's numbers have room for.
     """
+    if frames is not None and frames < 1:
+        raise SimulationError(f"{frames} frames a recording, expected at least 1")
     specification = DOMAINS[domain]
-    recordings = max(round(samples / specification.frames), 4)
+    num_frames = specification.frames if frames is None else min(frames, specification.frames)
+    recordings = max(round(samples / num_frames), 4)
     num_live = min(max(round(recordings * specification.prior(split)), 2), recordings - 2)
     num_persons = max(num_live // specification.live_sessions, 2)
+    room = _FIRST_SUBJECT[Split.VALIDATION if split is Split.TRAIN else Split.TEST] - _FIRST_SUBJECT[split]
+    if domain is not Domain.LIVE and split is not Split.TEST and num_persons > room:
+        raise SimulationError(f"{domain}-{split}: {num_persons} persons, room for {room}; ask for a smaller size, or "
+                              f"for more than {num_frames} frames a recording")
     num_attacks = recordings - num_live
     if domain is Domain.CASIA_SURF:
         num_attacks = min(num_attacks, num_persons * len(casia_surf.SPECIES))  # a subject has each attack once
@@ -164,19 +176,20 @@ def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: 
         used[index, kind] += 1
         session = take if attack < 0 else attack // num_persons
         scene = BONA_FIDE if attack < 0 else shown[kind][(index + take) % len(shown[kind])]
-        planned.append(_recording(specification, split, index, kind, scene, take, session, order, seed, physics))
+        planned.append(_recording(specification, split, index, kind, scene, take, session, order, seed, num_frames,
+                                  physics))
     return tuple(planned)
 
 
 def _recording(specification: DomainSpecification, split: Split, index: int, species: str, scene: str, take: int,
-               session: int, order: int, seed: int, physics: bool) -> Recording:
+               session: int, order: int, seed: int, frames: int, physics: bool) -> Recording:
     domain = specification.domain
     person = person_number(seed, domain, split, index)
     drawn = draw_session(specification, split, person, session, seed)
     subject, folder = _place(domain, split, index, species, take, specification.cameras.index(drawn.camera), person)
     return Recording(key=f"{domain}-{split}-{order:05d}", domain=domain, split=split, scene=scene, species=species,
                      person=person, subject=subject, order=order, folder=folder, head=head_place(split, person),
-                     session=drawn, physics=physics,
+                     session=drawn, frames=frames, physics=physics,
                      noise_seed=keyed("noise", seed, domain, split, person, species, take))
 
 

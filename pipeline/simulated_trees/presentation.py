@@ -146,9 +146,9 @@ def record(recording: Recording, detector: Detector, inputs: InputSpecification)
     size = CHANNEL_FILE_SHAPE[0] if wide else inputs.image_size
     settings = CropSettings(size=size, face_scale=specification.face_scale)
     found = 0
-    with recording_camera(recording, frames=specification.frames) as camera:
+    with recording_camera(recording, frames=recording.frames) as camera:
         step = CameraStep("simulated", camera.describe(), detector, settings, lockstep=True)
-        for index in range(specification.frames + EXTRA_INSTANTS):
+        for index in range(recording.frames + EXTRA_INSTANTS):
             frame_set = white_balanced(camera.read(1.0), recording.session.camera.colour_gains)
             result = step.step(frame_set, {})
             levels = None
@@ -160,7 +160,7 @@ def record(recording: Recording, detector: Detector, inputs: InputSpecification)
                     levels = _cut_to_channel_file(levels)
                 found += 1
             yield Instant(index=index, levels=levels, observation=result.observation)
-            if found == specification.frames:
+            if found == recording.frames:
                 return
 
 

@@ -1,11 +1,15 @@
 """Held-out scores of a linear classifier: logistic regression on features and their squares, crossed by groups.
 
-Squares let it see a difference in spread as well as one in the mean. The penalty grows with the number of features, as
-that of a prior under which a row's margin has a spread of seven: weak enough that a leak in three of some hundred
-features is found (the audit's own control plants one), and nothing is tuned to an answer.
+Squares let it see a difference in spread as well as one in the mean. They are as many again as the features, so they
+come in at half their size: a prior under which a difference in spread is rarer than one in the mean, without
+which they drown it where recordings are few. The penalty grows with the number of features, as that of a prior under
+which a row's margin has a spread of fourteen. `docs/simulator-audit.md` says how folds, weight and penalty were chosen:
+by leaks planted into trees, other leaks than the audit's own control, and nothing is tuned to an answer.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +18,22 @@ from scipy.optimize import minimize
 FloatArray = NDArray[np.float64]
 
 FOLDS = 5
-#: Folds of each of two groupings that are held out together.
-CROSSED_FOLDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """Attributes:
+        crossed_folds: of each of two groupings that are held out together: of 5 x 5 cells 16 are left to train on.
+        squares: size of the squares beside the features.
+        columns_a_penalty: the penalty is the number of columns over this.
+    """
+
+    crossed_folds: int = 5
+    squares: float = 0.5
+    columns_a_penalty: float = 200.0
+
+
+SETTINGS = ProbeSettings()
 
 #: Pairs of masks `[n]`: rows to test, rows to train on.
 Folds = list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]
@@ -34,16 +52,17 @@ def folds_by(group: NDArray[np.str_]) -> Folds:
     return [(fold == one, fold != one) for one in np.unique(fold)]
 
 
-def folds_by_both(one: NDArray[np.str_], other: NDArray[np.str_]) -> Folds:
+def folds_by_both(one: NDArray[np.str_], other: NDArray[np.str_], folds: int = SETTINGS.crossed_folds) -> Folds:
     """Neither grouping's groups are shared: what a place happens to have shown most is then of no use at another."""
-    first, second = fold_of_groups(one, CROSSED_FOLDS), fold_of_groups(other, CROSSED_FOLDS, seed=1)
+    first, second = fold_of_groups(one, folds), fold_of_groups(other, folds, seed=1)
     cells = [((first == i) & (second == j), (first != i) & (second != j)) for i in np.unique(first)
              for j in np.unique(second)]
     return [(test, train) for test, train in cells if test.any()]
 
 
 def held_out_scores(features: NDArray[np.floating], positive: NDArray[np.bool_], folds: Folds,
-                    stratum: NDArray[np.str_] | None = None) -> FloatArray | None:
+                    stratum: NDArray[np.str_] | None = None,
+                    settings: ProbeSettings = SETTINGS) -> FloatArray | None:
     """Score of each row by a classifier that saw none of its groups, `[n]`; None where features say nothing at all.
 
     Args:
@@ -57,10 +76,11 @@ def held_out_scores(features: NDArray[np.floating], positive: NDArray[np.bool_],
         if not train.any() or positive[train].all() or not positive[train].any():
             continue
         plain = _scaled(rows, train, strata)
-        design = np.hstack([plain, _scaled(plain ** 2, train, strata)])
+        design = np.hstack([plain, settings.squares * _scaled(plain ** 2, train, strata)])
         design = design[:, design[train].std(axis=0) > 1e-9]
         if design.shape[1]:
-            values = design @ _fitted(design[train], positive[train])
+            values = design @ fitted_weights(design[train], positive[train],
+                                             design.shape[1] / settings.columns_a_penalty)
             # Each fold's classifier has an offset of its own; only differences within a fold mean anything.
             scores[test] = (values[test] - values[train].mean()) / (values[train].std() + 1e-9)
     return None if np.isnan(scores).all() else np.nan_to_num(scores)
@@ -85,16 +105,23 @@ def _scaled(rows: FloatArray, train: NDArray[np.bool_], strata: NDArray[np.int64
         known = rows[here & train]
         if not len(known):
             continue  # nothing of this stratum was seen: it says nothing
-        spread = known.std(axis=0)
-        scaled[here] = (rows[here] - known.mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf)
+        mean, spread = known.mean(axis=0), known.std(axis=0)
+        # Of equal large numbers (sums of JPEG tables) the mean is off by a rounding, which is no spread.
+        scaled[here] = (rows[here] - mean) / np.where(spread > 1e-9 * np.maximum(1, np.abs(mean)), spread, np.inf)
     return np.clip(scaled, -5, 5)
 
 
-def _fitted(rows: FloatArray, positive: NDArray[np.bool_]) -> FloatArray:
-    """Weights of a logistic regression with classes of equal weight; its offset is dropped."""
+def fitted_weights(rows: FloatArray, positive: NDArray[np.bool_], penalty: float) -> FloatArray:
+    """Weights `[k]` of a logistic regression of `rows` `[n, k]` with classes of equal weight; its offset is dropped."""
+    if rows.shape[1] > rows.shape[0]:  # the answer lies in the span of the rows: fewer unknowns, the same minimum
+        basis, coordinates = np.linalg.qr(rows.T)
+        return np.asarray(basis @ _minimum(coordinates.T, positive, penalty))
+    return _minimum(rows, positive, penalty)
+
+
+def _minimum(rows: FloatArray, positive: NDArray[np.bool_], penalty: float) -> FloatArray:
     weight = np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum()) * len(rows)
     sign = np.where(positive, 1.0, -1.0)
-    penalty = rows.shape[1] / 50
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         margin = sign * (rows @ parameters[:-1] + parameters[-1])

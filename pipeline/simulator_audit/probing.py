@@ -12,7 +12,6 @@ from pipeline.simulator_audit.areas import Area, area, units
 from pipeline.simulator_audit.findings import BOUNDS, Findings, at_chance, at_most, number_line, reported
 from pipeline.simulator_audit.frames import AuditError, Frames
 from pipeline.simulator_audit.linear_probe import (
-    CROSSED_FOLDS,
     Folds,
     fold_of_groups,
     folds_by,
@@ -34,13 +33,15 @@ CNN_FOLDS = 3
 PLANTED_LEVELS = 12
 #: A species is probed by itself where it has enough recordings, and of so many people, in one domain.
 _FEWEST_PEOPLE = 5
+#: With fewer places, too little is left to train on once one is held out with people.
+_FEWEST_PLACES = 3
 
 Scores = NDArray[np.float64]
 
 
 def _folds(frames: Frames) -> Folds:
     """Neither a person nor a place of a test was trained on; by person alone where there are too few places."""
-    if len(np.unique(frames.place)) < CROSSED_FOLDS:
+    if len(np.unique(frames.place)) < _FEWEST_PLACES:
         return folds_by(frames.person.astype(str))
     return folds_by_both(frames.person.astype(str), frames.place)
 

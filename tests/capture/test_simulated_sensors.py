@@ -55,9 +55,11 @@ def test_depth_errors_are_alike_nearby_and_from_frame_to_frame_as_the_profile_sa
     assert alike(error[0][:, 1:], error[0][:, :-1]) == pytest.approx(expected[0], abs=0.04)
     assert alike(error[0][:, 3:], error[0][:, :-3]) == pytest.approx(expected[1], abs=0.05)
     assert abs(alike(error[0][:, 12:], error[0][:, :-12])) < 0.06
-    # Two patterns blend over `hold_frames`.
-    assert alike(error[0], error[1]) == pytest.approx(np.cos(np.pi / 2 / noise.hold_frames), abs=0.06)
-    assert abs(alike(error[0], error[noise.hold_frames])) < 0.06
+    # Two patterns blend over `hold_frames`, beside one that lasts.
+    share = noise.lasting_share
+    assert alike(error[0], error[1]) == pytest.approx(share + (1 - share) * np.cos(np.pi / 2 / noise.hold_frames),
+                                                      abs=0.06)
+    assert alike(error[0], error[noise.hold_frames]) == pytest.approx(share, abs=0.06)
 
 
 def test_disparity_comes_in_steps_of_a_thirty_second_of_a_pixel():

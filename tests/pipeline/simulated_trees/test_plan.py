@@ -168,3 +168,28 @@ def test_a_null_tree_is_planned_alike():
     assert real.specification_sha256 != null.specification_sha256
     assert {key: tuple(replace(each, physics=False) for each in recordings)
             for key, recordings in real.recordings.items()} == null.recordings
+
+
+def test_fewer_frames_are_of_more_recordings_and_nothing_else_differs():
+    usual, single = (plan_list(Domain.WMCA, Split.TRAIN, 90, seed=0, scenes=SCENES, frames=frames)
+                     for frames in (None, 1))
+    assert ({each.frames for each in usual}, len(usual)) == ({3}, 30)
+    assert ({each.frames for each in single}, len(single)) == ({1}, 90)
+    assert draw_session(DOMAINS[Domain.WMCA], Split.TRAIN, single[0].person, 0, 0) == usual[0].session
+    # More than a domain has is no more: P's recordings are one frame.
+    assert {each.frames for each in plan_list(Domain.PADISI, Split.TRAIN, 40, seed=0, scenes=SCENES, frames=2)} == {1}
+
+
+def test_frames_are_part_of_the_specification_only_where_they_are_asked_for():
+    plain, single, again = (plan_benchmark("tiny", scenes=SCENES, domains=[Domain.WMCA], frames=frames)
+                            for frames in (None, 1, 1))
+    assert plain.specification_sha256 != single.specification_sha256 == again.specification_sha256
+    assert single.frames == plain.frames
+
+
+@pytest.mark.parametrize(("domain", "samples", "frames", "message"), [
+    (Domain.WMCA, 90, 0, "0 frames a recording, expected at least 1"),
+    (Domain.CASIA_SURF, 29266, 1, r"S-train: \d+ persons, room for 400; ask for a smaller size, or for more than 1")])
+def test_frames_that_cannot_be_had_are_refused(domain, samples, frames, message):
+    with pytest.raises(SimulationError, match=message):
+        plan_list(domain, Split.TRAIN, samples, seed=0, scenes=SCENES, frames=frames)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from calibration.error_rates import auc, roc
-from pipeline.simulator_audit.linear_probe import folds_by, folds_by_both, held_out_scores
+from pipeline.simulator_audit.linear_probe import fitted_weights, folds_by, folds_by_both, held_out_scores
 
 
 def rows(number=120, seed=0):
@@ -56,3 +56,36 @@ def test_a_label_learnt_by_heart_from_people_is_worth_nothing():
     positive = (np.arange(30) % 2 == 0)[group]
     signature = rng.normal(size=(30, 12))[group]  # each person looks like themselves, and has one label
     assert abs(probed(signature, positive, group.astype(str)) - 0.5) < 0.3
+
+
+def leaky_crops(shift, spread):
+    """90 people at 30 places, four rows each, 96 features in which each place has a level; some tell the label."""
+    rng = np.random.default_rng(3)
+    person, place = np.arange(360) // 4, np.arange(360) // 12
+    positive = np.arange(360) % 2 == 0
+    noise = rng.normal(size=(360, 96))
+    noise[positive, :6] = noise[positive, :6] * spread + shift
+    features = 0.5 * rng.normal(size=(30, 96))[place] + noise
+    return features, positive, folds_by_both(person.astype(str), place.astype(str))
+
+
+@pytest.mark.parametrize(("shift", "spread", "least"), [(0.8, 1.0, 0.80), (0.0, 3.0, 0.78)])
+def test_a_leak_in_a_few_of_many_features_is_found_in_few_rows(shift, spread, least):
+    features, positive, folds = leaky_crops(shift, spread)
+    assert auc(roc(held_out_scores(features, positive, folds), positive)) > least
+
+
+def test_large_numbers_that_are_all_alike_say_nothing():
+    positive = np.arange(123) % 2 == 0
+    alike = np.full((123, 2), 6_230_123.7)
+    assert held_out_scores(alike, positive, folds_by((np.arange(123) // 4).astype(str))) is None
+
+
+def test_more_columns_than_rows_have_the_same_minimum():
+    """Where the gradient vanishes: each weight is the penalty's share of the rows' pull."""
+    rng = np.random.default_rng(4)
+    rows, positive = rng.normal(size=(30, 80)), np.arange(30) % 2 == 0
+    rows -= rows.mean(axis=0)
+    weights = fitted_weights(rows, positive, 0.4)
+    wide = fitted_weights(np.vstack([rows, rows, rows]), np.tile(positive, 3), 3 * 0.4)  # fewer columns than rows
+    assert weights == pytest.approx(wide, abs=5e-3)
