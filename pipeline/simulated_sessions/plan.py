@@ -25,7 +25,7 @@ from pipeline.simulated_trees.plan import (
 )
 
 #: A change of what is filmed for equal options; part of the hash.
-FORMAT = 1
+FORMAT = 2
 #: Persons of sessions are numbered from here within their list of `L`; a tree's are numbered from 0.
 FIRST_PERSON = MOST_PERSONS // 2
 
@@ -132,7 +132,10 @@ def known_species() -> tuple[str, ...]:
 
 def _session(scene: str, split: Split, index: int, number: int, options: SessionOptions) -> PlannedSession:
     person = person_number(options.seed, Domain.LIVE, split, FIRST_PERSON + index)
-    specification = replace(DOMAINS[Domain.LIVE], distance_m=options.distance_m)
+    specification = DOMAINS[Domain.LIVE]
+    near, far = options.distance_m
+    specification = replace(specification, distance_m=options.distance_m,
+                            too_near=specification.too_near if near < far else 0.0)  # one distance is meant as said
     drawn = draw_session(specification, split, person, number, keyed("sessions", options.seed))
     recording = Recording(
         key=f"{split}-{scene}-{index:04d}-{number}", domain=Domain.LIVE, split=split, scene=scene, species=scene,

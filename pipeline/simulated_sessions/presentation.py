@@ -15,12 +15,17 @@ from capture.simulated.camera import SimulatedCamera
 from capture.simulated.catalogue import make_scene
 from capture.simulated.hair import HairStyle
 from capture.simulated.heads import load_heads
-from capture.simulated.profiles import sensor_profile
 from capture.simulated.scene import Motion, Pose, Scene, turn
 from capture.simulated.skin import Complexion
 from pipeline.simulated_sessions.plan import PlannedSession
 from pipeline.simulated_trees.plan import keyed
-from pipeline.simulated_trees.presentation import camera_noise, camera_rig, presented_scene, white_balanced
+from pipeline.simulated_trees.presentation import (
+    camera_noise,
+    camera_rig,
+    presented_scene,
+    session_profile,
+    white_balanced,
+)
 
 #: Makes the camera that films a session, in lock-step, of `options.frames` sets at `options.frame_rate`.
 CameraFactory = Callable[[PlannedSession], Camera]
@@ -126,7 +131,7 @@ class SessionCamera(SimulatedCamera):
         self._gains = specification.colour_gains
         super().__init__(session_scene(planned), seed=recording.noise_seed, pace=Pace.LOCKSTEP,
                          frame_rate=planned.options.frame_rate, frames=planned.options.frames,
-                         profile=sensor_profile(specification.profile), noise=camera_noise(specification),
+                         profile=session_profile(recording.session), noise=camera_noise(specification),
                          rig=camera_rig(specification))
 
     def read(self, timeout_s: float) -> FrameSet:

@@ -19,6 +19,7 @@ from mmdg_model.training.samples import BONA_FIDE, Domain, Split
 from pipeline.simulated_trees.domains import (
     DOMAINS,
     SUNLIGHT,
+    TOO_NEAR_M,
     CameraSpecification,
     DomainSpecification,
     Range,
@@ -52,6 +53,9 @@ class Session:
     Attributes:
         camera: which one. place: number of the place, which decides `wall_seed` and the light.
         movement_seed: of sway and tremor, and of blinking where there is a live face.
+        surroundings_seed: of what stands near (`capture.simulated.surroundings`); None: nothing does.
+        fine_depth: depth is matched at the finest resolution, which sees nothing nearer than a face may come
+            (`presentation.session_profile`).
     """
 
     camera: CameraSpecification
@@ -69,6 +73,8 @@ class Session:
     frame_gap_s: float
     liveliness: float
     movement_seed: int
+    surroundings_seed: int | None = None
+    fine_depth: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +220,12 @@ def draw_session(specification: DomainSpecification, split: Split, person: int, 
     brightness = float(rng.uniform(0.9, 1.1))
     distance = draw(rng, specification.distance_m)
     aside = rng.uniform(-specification.aside_m, specification.aside_m, 2)
+    near = np.random.default_rng(keyed("too near", seed, specification.domain, split, person, session))
+    too_near = bool(near.uniform() < specification.too_near)
+    if too_near:
+        distance = draw(near, TOO_NEAR_M)
+        aside = aside / 3  # a face that fills the image is in its middle
+    surroundings = keyed("surroundings", seed, specification.domain, split, person, session) & 0x7FFFFFFF
     return Session(
         camera=camera, place=place, wall_seed=wall_seed, wall_m=max(wall_m, distance + 0.5), wall_yaw_rad=yaw,
         towards_key=(float(towards[0]), float(towards[1]), float(towards[2])), key_light=key_light * brightness,
@@ -221,7 +233,8 @@ def draw_session(specification: DomainSpecification, split: Split, person: int, 
         infrared_exposure=draw(rng, specification.infrared_exposure), distance_m=distance,
         aside_m=(float(aside[0]), float(aside[1]) / 2), frame_gap_s=draw(rng, specification.frame_gap_s),
         liveliness=draw(rng, specification.liveliness),
-        movement_seed=int(rng.integers(1 << 31)))
+        movement_seed=int(rng.integers(1 << 31)), fine_depth=too_near,
+        surroundings_seed=surroundings if specification.surroundings else None)
 
 
 def _place(domain: Domain, split: Split, index: int, species: str, take: int, camera: int,

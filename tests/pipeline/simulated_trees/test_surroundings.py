@@ -1,0 +1,88 @@
+"""What is near a face in planned recordings: by the session, in the domain of live cameras alone. All simulated."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from capture.simulated.catalogue import SCENES
+from capture.simulated.profiles import sensor_profile
+from capture.simulated.scene import NOBODY
+from capture.simulated.surroundings import Nearby, draw_surroundings
+from mmdg_model.training.samples import BONA_FIDE, Domain, Split
+from pipeline.simulated_sessions.plan import SessionOptions, plan_sessions
+from pipeline.simulated_trees.domains import DOMAINS, TOO_NEAR_M
+from pipeline.simulated_trees.plan import draw_session, plan_list
+from pipeline.simulated_trees.presentation import presented_scene, session_profile
+
+
+@pytest.fixture(scope="module")
+def live_list():
+    return plan_list(Domain.LIVE, Split.TRAIN, 3000, seed=5, scenes=SCENES)
+
+
+def of(recordings, nearby):
+    """A bona fide recording with that near it and an attack in the same session."""
+    for each in recordings:
+        if each.bona_fide and draw_surroundings(each.session.surroundings_seed).nearby is nearby:
+            for attack in recordings:
+                if not attack.bona_fide and attack.session == each.session and attack.person == each.person:
+                    return each, attack
+    raise AssertionError(f"nobody has {nearby}")
+
+
+def test_only_the_domain_of_live_cameras_has_surroundings_and_faces_that_come_too_near():
+    for domain in Domain:
+        sessions = [each.session for each in plan_list(domain, Split.TRAIN, 600, seed=1, scenes=SCENES)]
+        assert {each.surroundings_seed is not None for each in sessions} == {domain is Domain.LIVE}
+        assert any(each.fine_depth for each in sessions) == (domain is Domain.LIVE)
+
+
+@pytest.mark.parametrize("nearby", [Nearby.WALL, Nearby.HEADREST, Nearby.OVER_SHOULDER])
+def test_both_labels_of_a_session_have_the_same_surroundings_at_the_same_place(live_list, nearby):
+    scenes = [presented_scene(each) for each in of(live_list, nearby)]
+    assert [scene.label for scene in scenes] == ["bona_fide", "attack"]
+    assert scenes[0].wall == scenes[1].wall
+    things = [[body.motion for body in scene.bodies if body.person == NOBODY] for scene in scenes]
+    assert things[0] == things[1]
+    assert bool(things[0]) == (nearby is not Nearby.WALL)
+
+
+def test_a_near_wall_is_nearer_than_the_rooms_own(live_list):
+    live, _ = of(live_list, Nearby.WALL)
+    assert presented_scene(live).wall.distance_m < live.session.distance_m + 0.55
+    assert presented_scene(live).wall.distance_m < live.session.wall_m
+    assert presented_scene(live).wall.seed == live.session.wall_seed
+
+
+def test_one_session_in_twenty_five_comes_too_near_for_both_labels(live_list):
+    near = [each for each in live_list if each.session.fine_depth]
+    assert len(near) / len(live_list) == pytest.approx(0.04, abs=0.015)
+    assert {each.bona_fide for each in near} == {True, False}
+    low, high = TOO_NEAR_M
+    assert all(low <= each.session.distance_m <= high for each in near)
+    assert all(each.session.distance_m > high for each in live_list if not each.session.fine_depth)
+
+
+def test_fine_depth_sees_nothing_nearer_than_a_d435s_finest_images(live_list):
+    session = next(each.session for each in live_list if each.session.fine_depth)
+    profile = session_profile(session)
+    nearest_m = profile.focal_px * profile.baseline_m / profile.disparities
+    assert nearest_m == pytest.approx(617 * 0.050 / 126, rel=0.01)
+    assert session_profile(replace(session, fine_depth=False)) == sensor_profile(session.camera.profile)
+
+
+def test_draws_of_surroundings_leave_the_rest_of_a_session_as_it_was():
+    plain = replace(DOMAINS[Domain.LIVE], surroundings=False, too_near=0.0)
+    for person in range(60):
+        with_them, without = (draw_session(each, Split.TRAIN, person, 0, 3) for each in (DOMAINS[Domain.LIVE], plain))
+        if not with_them.fine_depth:
+            assert replace(with_them, surroundings_seed=None) == without
+
+
+def test_sessions_have_surroundings_and_one_asked_distance_is_kept():
+    planned = plan_sessions([BONA_FIDE, "flat_print"], Split.TEST, 200)
+    assert all(each.recording.session.surroundings_seed is not None for each in planned)
+    assert 0 < np.mean([each.recording.session.fine_depth for each in planned]) < 0.1
+    fixed = plan_sessions([BONA_FIDE], Split.TEST, 200, SessionOptions(distance_m=(0.5, 0.5)))
+    assert {each.recording.session.distance_m for each in fixed} == {0.5}
