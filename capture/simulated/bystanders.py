@@ -1,5 +1,5 @@
-"""A second person in view: over the shoulder, passing by behind, or standing partly in front. Never the face that counts:
-turned away from the camera, further away, or seen from the back."""
+"""A second person in view: over the shoulder, passing by behind, or standing partly in front. Never the face that
+counts: turned away from the camera, further away, or seen from the back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_bystander(crossing: Crossing, *, seed: int, identity: int, distance_m: 
     up = float(rng.uniform(-0.05, 0.06))
     drift = 0.0
     if crossing is Crossing.OVER_SHOULDER:
-        place = (side * rng.uniform(0.13, 0.22), -up, distance_m + rng.uniform(0.28, 0.45))
+        place = (side * rng.uniform(0.16, 0.27), -up, distance_m + rng.uniform(0.28, 0.45))
         yaw = -side * rng.uniform(0.9, 1.6)  # towards the middle of the image
     elif crossing is Crossing.BEHIND:
         drift = float(-side * rng.uniform(0.15, 0.7))

@@ -1,5 +1,5 @@
-"""What is worn around a face and leaves it free: a hood, a headscarf. Cloth a few centimetres beside the cheeks, for live
-people as for depicted ones."""
+"""What is worn around a face and leaves it free: a hood, a headscarf. Cloth a few centimetres beside the cheeks, for
+live people as for depicted ones."""
 
 from __future__ import annotations
 

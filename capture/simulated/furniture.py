@@ -25,7 +25,7 @@ def _thing(name: str, points: NDArray[np.float64], texture: Float32, material: M
 
 
 def make_panel(distance_m: float, behind_m: float, rng: np.random.Generator) -> Body:
-    """A booth's back panel or a door leaf: a plane with edges, `behind_m` behind the eyes where it is nearest to them."""
+    """A booth's back panel or a door leaf: a plane with edges, `behind_m` behind the eyes where it is nearest."""
     half, up, down = rng.uniform(0.22, 0.50), rng.uniform(0.10, 0.45), rng.uniform(0.4, 0.7)
     yaw, aside = rng.uniform(-0.35, 0.35), rng.uniform(-0.12, 0.12)
     x, y = np.meshgrid(np.linspace(-half, half, 9) + aside, np.linspace(up, -down, 9))

@@ -2,9 +2,10 @@
 
 Printed infrared pictures are known attacks: the Multispectral-Spoof database (Chingovska, Erdogmus, Anjos and Marcel,
 Idiap, https://www.idiap.ch/dataset/msspoof) prints pictures taken through an 800 nm filter in black and white and shows
-them to visible and infrared cameras; SySS (2017) opened Windows Hello with a laser print of an infrared picture whose
-brightness and contrast had been adjusted. The two layers of `Ink.TWO_LAYER` are a construction of our own: what colour and
-infrared cameras see of one sheet can be chosen separately, as security printing does.
+them to visible and infrared cameras; SySS opened Windows Hello in 2017 with a laser print of an infrared picture whose
+brightness and contrast had been adjusted (as reported by the press of the day; SySS's own text was not read). The two
+layers of `Ink.TWO_LAYER` are a construction of our own: what colour and infrared cameras see of one sheet can be chosen
+separately, as security printing does.
 """
 
 from __future__ import annotations

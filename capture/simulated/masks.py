@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.simulated.heads import SKIN_HEIGHT, SKIN_WIDTH, Heads, load_heads
+from capture.simulated.infrared_prints import infrared_toner
 from capture.simulated.materials import (
     CLEAR_PLASTIC,
     PAPER,
@@ -22,7 +23,6 @@ from capture.simulated.materials import (
     Material,
 )
 from capture.simulated.meshes import Float32, Mesh
-from capture.simulated.infrared_prints import infrared_toner
 from capture.simulated.pictures import printed
 from capture.simulated.scene import Body, Segment, always_neutral
 from capture.simulated.species import Ink, Paint, Shell, Stuff

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from capture.simulated.infrared_prints import printed_picture
 from capture.simulated.materials import (
     CLOTH_SHEET_INFRARED,
     GLOSSY_PAPER,
@@ -17,7 +18,6 @@ from capture.simulated.materials import (
     Material,
 )
 from capture.simulated.meshes import Float32, Mesh, grid_mesh
-from capture.simulated.infrared_prints import printed_picture
 from capture.simulated.pictures import Picture
 from capture.simulated.scene import Body, Motion, Segment
 from capture.simulated.species import Bend, Cut, Finish, Outline, Sheet
@@ -69,8 +69,8 @@ def kept_ellipses(outline: Outline, picture: Picture, eye_half_distance_m: float
         low, high = picture.outline_m.min(axis=0), picture.outline_m.max(axis=0)
         face = (high - low) / 2
         middle = float(low[0] + face[0])
-        return (Ellipse(middle, float(low[1] + high[1]) / 2 + 0.022 * scale, 1.32 * float(face[0]),
-                        float(face[1]) + 0.062 * scale),
+        return (Ellipse(middle, float(low[1] + high[1]) / 2 + 0.022 * scale, 1.26 * float(face[0]),
+                        float(face[1]) + 0.052 * scale),
                 Ellipse(middle, -0.135 * scale, 0.074 * scale, 0.075 * scale),
                 Ellipse(middle, -0.330 * scale, 0.265 * scale, 0.185 * scale))
     if outline is Outline.FACE:

@@ -23,8 +23,8 @@ class Category(StrEnum):
 class Ink(StrEnum):
     """What makes the picture. Toner black is carbon, opaque at 850 nm; dyes, black too, let 850 nm pass.
 
-    `INFRARED_TONER` prints the picture that an infrared camera took, in toner black alone; `TWO_LAYER` a colour picture in
-    dyes over such a one.
+    `INFRARED_TONER` prints the picture that an infrared camera took, in toner black alone; `TWO_LAYER` a colour picture
+    in dyes over such a one.
     """
 
     TONER = "toner"

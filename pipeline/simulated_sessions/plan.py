@@ -22,6 +22,7 @@ from pipeline.simulated_trees.plan import (
     head_place,
     keyed,
     person_number,
+    person_seed,
 )
 
 #: A change of what is filmed for equal options; part of the hash.
@@ -139,7 +140,8 @@ def _session(scene: str, split: Split, index: int, number: int, options: Session
     drawn = draw_session(specification, split, person, number, keyed("sessions", options.seed))
     recording = Recording(
         key=f"{split}-{scene}-{index:04d}-{number}", domain=Domain.LIVE, split=split, scene=scene, species=scene,
-        person=person, subject=f"{person}", order=index, folder="", session=_varied(drawn, options),
+        person=person, subject=f"{person}", order=index, folder="",
+        person_seed=person_seed(specification, split, person), session=_varied(drawn, options),
         head=_head(split, person, options),
         noise_seed=keyed("session noise", options.seed, split, person, scene, number))
     return PlannedSession(key=recording.key, number=number, recording=recording, options=options)

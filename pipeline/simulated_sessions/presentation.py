@@ -18,7 +18,6 @@ from capture.simulated.heads import load_heads
 from capture.simulated.scene import Motion, Pose, Scene, turn
 from capture.simulated.skin import Complexion
 from pipeline.simulated_sessions.plan import PlannedSession
-from pipeline.simulated_trees.plan import keyed
 from pipeline.simulated_trees.presentation import (
     camera_noise,
     camera_rig,
@@ -98,7 +97,7 @@ def _tilted(motion: Motion, yaw_rad: float, pitch_rad: float) -> Motion:
 
 def scene_seed(planned: PlannedSession) -> int:
     """Seed of the person and of what depicts them."""
-    return keyed("person", planned.recording.person) & 0x7FFFFFFF
+    return planned.recording.person_seed
 
 
 def head_number(planned: PlannedSession) -> int:
@@ -149,7 +148,7 @@ def truth_of(planned: PlannedSession, renderer: str = SessionCamera.__module__) 
     names = {body.name for body in make_scene("bona_fide", seed=scene_seed(planned),
                                               identity=head_number(planned)).bodies}
     grown = [style.value for style in HairStyle if f"{style.value} hair" in names]
-    melanin = Complexion.random(np.random.default_rng([scene_seed(planned), 11])).melanin
+    melanin = Complexion.of(scene_seed(planned)).melanin
     return Truth(
         key=planned.key, split=recording.split.value, label=planned.label, species=recording.species,
         person=recording.person, head=head_number(planned), held_out_head=planned.options.held_out_heads,

@@ -97,6 +97,8 @@ class DomainSpecification:
         surroundings: whether something may stand near the face (`capture.simulated.surroundings`), and instruments come
             in several sizes and outlines.
         too_near: share of sessions at `TOO_NEAR_M`, nearer than depth is matched.
+        even_tones: whether people of the training list have the darkest or the lightest quarter of complexions in
+            `END_TONES` of cases each; of the other lists, and without it, they are of any tone with equal chance.
     """
 
     domain: Domain
@@ -121,6 +123,7 @@ class DomainSpecification:
     live_share: float = 0.4
     surroundings: bool = False
     too_near: float = 0.0
+    even_tones: bool = False
 
     def prior(self, split: Split) -> float:
         """Share of bona fide samples: the public list's where there is one."""
@@ -131,9 +134,11 @@ class DomainSpecification:
 #: Infrared of the sun, added to a room's.
 SUNLIGHT: Range = (0.3, 1.2)
 
-#: Distance of faces that come too near: a depth camera that matches 126 disparities of the D435's finest images (f = 617
-#: pixels over 640 columns) sees nothing nearer than f B / 126 = 0.245 m, so noses are lost, then whole faces.
-TOO_NEAR_M: Range = (0.225, 0.285)
+#: Shares of the darkest and of the lightest quarter of complexions where a training list evens them out.
+END_TONES = (0.40, 0.30)
+#: Distance of faces that come too near: a camera that matches 126 disparities of a D435's finest images (f = 617
+#: pixels) sees nothing nearer than f B / 126 = 0.245 m, so noses are lost, then whole faces.
+TOO_NEAR_M: Range = (0.235, 0.305)
 #: What those images leave of the 126 disparities, on the grid of 640 columns with f = 385.
 FINE_DEPTH_SHARE = 385 / 617
 
@@ -236,6 +241,7 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
         key_light=(0.10, 0.80), ambient_light=(0.20, 0.60), room_infrared=(0.0, 0.15), sunlit=0.12, wall_m=(1.3, 3.0),
         infrared_exposure=(0.70, 1.0), face_scale=1.3, background_removed=False, jpeg_quality=None, frames=3,
         frame_gap_s=(0.3, 1.0), liveliness=(0.4, 1.0), live_sessions=2, surroundings=True, too_near=0.04,
+        even_tones=True,
         species=tuple(SpeciesSpecification(species=name, scenes=(name,)) for name in LIVE_SPECIES)),
 )}
 

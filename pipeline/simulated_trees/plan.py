@@ -18,6 +18,7 @@ from mmdg_model.training import casia_surf, cefa, live_sessions, padisi, wmca
 from mmdg_model.training.samples import BONA_FIDE, Domain, Split
 from pipeline.simulated_trees.domains import (
     DOMAINS,
+    END_TONES,
     SUNLIGHT,
     TOO_NEAR_M,
     CameraSpecification,
@@ -54,8 +55,8 @@ class Session:
         camera: which one. place: number of the place, which decides `wall_seed` and the light.
         movement_seed: of sway and tremor, and of blinking where there is a live face.
         surroundings_seed: of what stands near (`capture.simulated.surroundings`); None: nothing does.
-        fine_depth: depth is matched at the finest resolution, which sees nothing nearer than a face may come
-            (`presentation.session_profile`).
+        fine_depth: depth is matched at the camera's finest resolution, whose nearest depth is beyond parts of
+            a face that comes near (`presentation.session_profile`).
     """
 
     camera: CameraSpecification
@@ -87,6 +88,7 @@ class Recording:
         person: number of the person who is shown, live or depicted; unique over all lists and seeds.
         subject: as the data set numbers them. order: place in the list.
         folder: below the data root, for S, C and W; the listed file for P.
+        person_seed: of the person in scenes: complexion, hair, clothes.
         head: which of the simulator's heads the person has: its place in the main family.
         noise_seed: of the sensors.
         physics: False for a null attack: the whole path of the attack, with the victim's own shape and skin.
@@ -101,6 +103,7 @@ class Recording:
     subject: str
     order: int
     folder: str
+    person_seed: int
     head: int
     noise_seed: int
     session: Session
@@ -139,6 +142,25 @@ def head_place(split: Split, person: int) -> int:
     """Which head of the main family a person has; those of two splits never meet."""
     heads = _HEADS[split]
     return heads[keyed("head", person) % len(heads)]
+
+
+def person_seed(specification: DomainSpecification, split: Split, person: int) -> int:
+    """Seed of a person in scenes. Where the specification evens tones out for training, the first of the person's
+    candidates whose complexion is in the drawn part of the range."""
+    seed = keyed("person", person) & 0x7FFFFFFF
+    if not (specification.even_tones and split is Split.TRAIN):
+        return seed
+    from capture.simulated.skin import MELANIN, Complexion
+
+    darkest, lightest = END_TONES
+    drawn = float(np.random.default_rng(keyed("tone", person)).uniform())
+    low, high = (0.75, 1.0) if drawn < darkest else (0.0, 0.25) if drawn < darkest + lightest else (0.25, 0.75)
+    for attempt in range(200):
+        share = Complexion.of(seed).melanin / MELANIN[1]
+        if low <= share < high:
+            break
+        seed = keyed("person", person, attempt) & 0x7FFFFFFF
+    return seed
 
 
 def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: Collection[str],
@@ -182,6 +204,7 @@ def _recording(specification: DomainSpecification, split: Split, index: int, spe
     subject, folder = _place(domain, split, index, species, take, specification.cameras.index(drawn.camera), person)
     return Recording(key=f"{domain}-{split}-{order:05d}", domain=domain, split=split, scene=scene, species=species,
                      person=person, subject=subject, order=order, folder=folder, head=head_place(split, person),
+                     person_seed=person_seed(specification, split, person),
                      session=drawn, physics=physics,
                      noise_seed=keyed("noise", seed, domain, split, person, species, take))
 

@@ -89,9 +89,8 @@ def presented_scene(recording: Recording, identity: int | None = None) -> Scene:
     `identity`: which baked head, by default the recording's of the main family.
     """
     session = recording.session
-    person = keyed("person", recording.person)
     surroundings = None if session.surroundings_seed is None else draw_surroundings(session.surroundings_seed)
-    scene = make_scene(recording.scene, seed=person & 0x7FFFFFFF,
+    scene = make_scene(recording.scene, seed=recording.person_seed,
                        identity=load_heads().family()[recording.head] if identity is None else identity,
                        distance_m=session.distance_m,
                        physics=recording.physics, session_seed=session.movement_seed,

@@ -8,11 +8,12 @@ import pytest
 from capture.simulated.catalogue import SCENES
 from capture.simulated.profiles import sensor_profile
 from capture.simulated.scene import NOBODY
+from capture.simulated.skin import MELANIN, Complexion
 from capture.simulated.surroundings import Nearby, draw_surroundings
 from mmdg_model.training.samples import BONA_FIDE, Domain, Split
 from pipeline.simulated_sessions.plan import SessionOptions, plan_sessions
-from pipeline.simulated_trees.domains import DOMAINS, TOO_NEAR_M
-from pipeline.simulated_trees.plan import draw_session, plan_list
+from pipeline.simulated_trees.domains import DOMAINS, END_TONES, TOO_NEAR_M
+from pipeline.simulated_trees.plan import draw_session, keyed, plan_list
 from pipeline.simulated_trees.presentation import presented_scene, session_profile
 
 
@@ -86,3 +87,33 @@ def test_sessions_have_surroundings_and_one_asked_distance_is_kept():
     assert 0 < np.mean([each.recording.session.fine_depth for each in planned]) < 0.1
     fixed = plan_sessions([BONA_FIDE], Split.TEST, 200, SessionOptions(distance_m=(0.5, 0.5)))
     assert {each.recording.session.distance_m for each in fixed} == {0.5}
+
+
+def melanin(recordings):
+    """Share of the range of complexions, one value a person."""
+    seeds = {each.person: each.person_seed for each in recordings}
+    return np.array([Complexion.of(seed).melanin / MELANIN[1] for seed in seeds.values()])
+
+
+def test_training_sees_both_ends_of_the_complexions_more_often_than_others_do():
+    train = melanin(plan_list(Domain.LIVE, Split.TRAIN, 6000, seed=5, scenes=SCENES))
+    darkest, lightest = END_TONES
+    assert len(train) > 300
+    assert np.mean(train >= 0.75) == pytest.approx(darkest, abs=0.07)
+    assert np.mean(train < 0.25) == pytest.approx(lightest, abs=0.07)
+
+
+@pytest.mark.parametrize("split", [Split.VALIDATION, Split.TEST])
+def test_tones_of_validation_and_test_are_as_drawn_for_anybody(split):
+    recordings = plan_list(Domain.LIVE, split, 6000, seed=5, scenes=SCENES)
+    assert all(each.person_seed == keyed("person", each.person) & 0x7FFFFFFF for each in recordings)
+    planned = plan_sessions([BONA_FIDE], split, 40)
+    assert all(each.recording.person_seed == keyed("person", each.recording.person) & 0x7FFFFFFF for each in planned)
+
+
+def test_a_person_looks_the_same_live_and_depicted(live_list):
+    seeds = {}
+    for each in live_list:
+        assert seeds.setdefault(each.person, each.person_seed) == each.person_seed
+    other = plan_list(Domain.WMCA, Split.TRAIN, 90, seed=5, scenes=SCENES)
+    assert all(each.person_seed == keyed("person", each.person) & 0x7FFFFFFF for each in other)
