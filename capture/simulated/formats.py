@@ -14,7 +14,7 @@ LARGE_PAGE_M = (0.297, 0.420)
 LARGE_TABLET_M = (0.208, 0.327)
 #: Shares of pages that are large and of large ones that are cut out along head and shoulders; of held displays that are
 #: large and show the face smaller, with neck, shoulders and the wall behind it.
-LARGE_PAGES, BUSTS, WIDE_DISPLAYS = 0.55, 0.55, 0.4
+LARGE_PAGES, BUSTS, WIDE_DISPLAYS = 0.6, 0.7, 0.4
 _WIDE_SCALES = (0.72, 0.92)
 
 

@@ -69,8 +69,8 @@ def kept_ellipses(outline: Outline, picture: Picture, eye_half_distance_m: float
         low, high = picture.outline_m.min(axis=0), picture.outline_m.max(axis=0)
         face = (high - low) / 2
         middle = float(low[0] + face[0])
-        return (Ellipse(middle, float(low[1] + high[1]) / 2 + 0.022 * scale, 1.26 * float(face[0]),
-                        float(face[1]) + 0.052 * scale),
+        return (Ellipse(middle, float(low[1] + high[1]) / 2 + 0.022 * scale, 1.15 * float(face[0]),
+                        float(face[1]) + 0.047 * scale),
                 Ellipse(middle, -0.135 * scale, 0.074 * scale, 0.075 * scale),
                 Ellipse(middle, -0.330 * scale, 0.265 * scale, 0.185 * scale))
     if outline is Outline.FACE:

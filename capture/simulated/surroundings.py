@@ -34,9 +34,9 @@ class Nearby(StrEnum):
 
 #: Shares of sessions.
 NEARBY_SHARES = {
-    Nearby.NOTHING: 0.33, Nearby.WALL: 0.15, Nearby.PANEL: 0.09, Nearby.HEADREST: 0.15, Nearby.BOARD: 0.14,
+    Nearby.NOTHING: 0.22, Nearby.WALL: 0.10, Nearby.PANEL: 0.07, Nearby.HEADREST: 0.24, Nearby.BOARD: 0.23,
     Nearby.OVER_SHOULDER: 0.05, Nearby.PASSER_BEHIND: 0.05, Nearby.PASSER_IN_FRONT: 0.04}
-COVER_SHARES = {Cover.NONE: 0.80, Cover.HOOD: 0.11, Cover.HEADSCARF: 0.09}
+COVER_SHARES = {Cover.NONE: 0.70, Cover.HOOD: 0.16, Cover.HEADSCARF: 0.14}
 #: How far behind the back of a head a wall, a panel or a headrest is.
 GAP_M = (0.02, 0.30)
 #: From the plane of the eyes to the back of a head with hair, with room to sway.

@@ -14,7 +14,7 @@ from mmdg_model.training.samples import BONA_FIDE, Domain, Split
 from pipeline.simulated_sessions.plan import SessionOptions, plan_sessions
 from pipeline.simulated_trees.domains import DOMAINS, END_TONES, TOO_NEAR_M
 from pipeline.simulated_trees.plan import draw_session, keyed, plan_list
-from pipeline.simulated_trees.presentation import presented_scene, session_profile
+from pipeline.simulated_trees.presentation import presented_scene, recording_camera, session_profile
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +117,28 @@ def test_a_person_looks_the_same_live_and_depicted(live_list):
         assert seeds.setdefault(each.person, each.person_seed) == each.person_seed
     other = plan_list(Domain.WMCA, Split.TRAIN, 90, seed=5, scenes=SCENES)
     assert all(each.person_seed == keyed("person", each.person) & 0x7FFFFFFF for each in other)
+
+
+def hole_share(recording):
+    """Share of the pixels that show the face's bearer without depth, of the depth image at one instant."""
+    with recording_camera(recording, frames=1) as camera:
+        scene, planes = camera.scene, camera.read(1.0)
+        stage, view = camera._sensors.stage, camera._sensors.depth_view
+        visible = stage.visible(view, stage.states(0.0))
+    bearer = next(i for i, body in enumerate(scene.bodies) if body.face_points is not None)
+    points = view.project(visible.states[bearer].pose.to_world(scene.bodies[bearer].face_points))
+    (left, top), (right, bottom) = (np.percentile(points, share, axis=0).astype(int) for share in (12, 88))
+    window = np.s_[top:bottom, left:right]
+    return float((planes.depth.pixels[window] == 0)[visible.owner[window] == bearer].mean())
+
+
+def test_faces_that_come_too_near_miss_depth_as_replays_do(live_list):
+    near = [replace(each, session=replace(each.session, distance_m=distance_m)) for each, distance_m in zip(
+        [each for each in live_list if each.session.fine_depth and each.bona_fide],
+        np.linspace(*TOO_NEAR_M, 5).tolist(), strict=False)]
+    live = [hole_share(each) for each in near]
+    shown = [hole_share(each) for each in [
+        each for each in live_list if each.scene == "tablet_replay" and not each.session.fine_depth][:4]]
+    assert len(live) == 5
+    assert live[0] > 0.5
+    assert any(min(shown) * 0.5 < share < max(shown) * 1.5 for share in live), (live, shown)
