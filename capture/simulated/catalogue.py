@@ -8,13 +8,19 @@ import numpy as np
 
 from capture.camera import CameraError
 from capture.simulated.attacks import make_attack, make_live
+from capture.simulated.covers import Cover
 from capture.simulated.heads import load_heads
 from capture.simulated.people import NECK_PIVOT_M, make_person
 from capture.simulated.scene import Body, Light, Motion, Scene, Wall
 from capture.simulated.species import ALIASES, SPECIES
+from capture.simulated.surroundings import Surroundings, furnished
 
 #: Every scene: who is alive, the older names of three attacks, nobody, and every species.
 SCENES = ("bona_fide", "print", "screen", "mask", "nobody", "two_people", *SPECIES)
+
+
+#: A face cannot be shown nearer: its nose would touch the lens.
+NEAREST_M = 0.12
 
 
 class UnknownSceneError(CameraError):
@@ -24,7 +30,7 @@ class UnknownSceneError(CameraError):
 def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distance_m: float | None = None,
                speed: float = 1.0, drift_m_per_s: tuple[float, float, float] = (0.0, 0.0, 0.0),
                physics: bool = True, session_seed: int | None = None, instrument_seed: int | None = None,
-               liveliness: float = 1.0) -> Scene:
+               liveliness: float = 1.0, surroundings: Surroundings | None = None) -> Scene:
     """One of `SCENES`, deterministic by its seeds; nothing but the instrument itself follows from the label.
 
     Args:
@@ -35,11 +41,13 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
         identity: which baked head, by default one of the main family from the seed; of an attack, the victim.
         distance_m: of the face, by default 0.50 to 0.62 by seed.
         speed: of all movement. drift_m_per_s: a steady movement added to it.
+        surroundings: what stands near in this session and what is worn around the face; with any (`Surroundings()` is a
+            bare room) instruments also come in several sizes and outlines. None: as scenes were before there were any.
         physics: False makes an attack scene its null attack (`capture.simulated.attacks.make_attack`).
 
     Raises:
         UnknownSceneError: the name is none of `SCENES`.
-        CameraError: a distance outside 0.2 to 3.0 m.
+        CameraError: a distance outside 0.12 to 3.0 m.
     """
     if name not in SCENES:
         raise UnknownSceneError(f"no simulated scene {name!r}; there are: {', '.join(SCENES)}")
@@ -48,8 +56,8 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     drawn_distance = float(rng.uniform(0.50, 0.62))
     drawn_identity = int(np.random.default_rng([seed, 36]).integers(1 << 16))
     distance = drawn_distance if distance_m is None else distance_m
-    if not 0.2 <= distance <= 3.0:
-        raise CameraError(f"scene {name}: distance_m is {distance}, must lie in 0.2 to 3.0 metres")
+    if not NEAREST_M <= distance <= 3.0:
+        raise CameraError(f"scene {name}: distance_m is {distance}, must lie in {NEAREST_M} to 3.0 metres")
     main = load_heads().family()
     identity = main[drawn_identity % len(main)] if identity is None else identity % len(load_heads())
     wall = Wall(distance_m=max(float(rng.uniform(1.5, 3.0)), distance + 0.5), yaw_rad=float(rng.uniform(-0.12, 0.12)),
@@ -68,7 +76,8 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     species: str | None = None
     if name == "bona_fide":
         label = "bona_fide"
-        bodies = make_live(seed=seed, identity=identity, motion=motion(), session_seed=session_seed)
+        bodies = make_live(seed=seed, identity=identity, motion=motion(), session_seed=session_seed,
+                           cover=surroundings.cover if surroundings else Cover.NONE)
     elif name == "two_people":
         label = "bona_fide"
         bodies = (*make_person(seed=seed, identity=identity, motion=motion(-0.17)),
@@ -79,9 +88,11 @@ def make_scene(name: str, *, seed: int = 0, identity: int | None = None, distanc
     else:
         species = ALIASES.get(name, name)
         bodies = make_attack(species, seed=seed, identity=identity, motion=motion(), physics=physics,
-                             instrument_seed=instrument_seed, session_seed=session_seed, liveliness=liveliness)
-    return Scene(name=name, label=label, species=species, bodies=bodies, wall=wall, light=light,
-                 nominal_distance_m=distance, depth_misses=draw_misses(session_seed))
+                             instrument_seed=instrument_seed, session_seed=session_seed, liveliness=liveliness,
+                             surroundings=surroundings)
+    scene = Scene(name=name, label=label, species=species, bodies=bodies, wall=wall, light=light,
+                  nominal_distance_m=distance, depth_misses=draw_misses(session_seed))
+    return scene if surroundings is None else furnished(scene, surroundings, identity=identity, distance_m=distance)
 
 
 def draw_misses(seed: int) -> float:

@@ -46,9 +46,12 @@ def skin_texture(seed: int) -> Float32:
 
 
 def held_in_hands(size_m: tuple[float, float], middle: NDArray[np.float64], *, seed: int, motion: Motion,
-                  rng: np.random.Generator) -> tuple[Body, Body]:
-    """Two hands on the lower half of a flat instrument of that size round `middle`; they move with it."""
+                  rng: np.random.Generator, low: bool = False) -> tuple[Body, Body]:
+    """Two hands on the lower half of a flat instrument of that size round `middle`; they move with it. `low`: at its
+    lower corners, since a bust has no edge beside the neck."""
     grip = rng.uniform(-0.6, -0.1) * size_m[1] / 2
+    if low:
+        grip = rng.uniform(-0.97, -0.88) * size_m[1] / 2
     reach = min(0.018, 0.16 * size_m[0])
     found = []
     for side in (-1.0, 1.0):

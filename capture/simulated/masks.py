@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.simulated.heads import SKIN_HEIGHT, SKIN_WIDTH, Heads, load_heads
+from capture.simulated.infrared_prints import infrared_toner
 from capture.simulated.materials import (
     CLEAR_PLASTIC,
     PAPER,
@@ -27,10 +28,12 @@ from capture.simulated.scene import Body, Segment, always_neutral
 from capture.simulated.species import Ink, Paint, Shell, Stuff
 
 _MATERIAL: dict[Stuff, Material] = {Stuff.RESIN: RESIN, Stuff.SILICONE: SILICONE, Stuff.PAPER: PAPER,
-                                    Stuff.PLASTIC: PLASTIC, Stuff.CLEAR_PLASTIC: CLEAR_PLASTIC}
+                                    Stuff.PLASTIC: PLASTIC, Stuff.CLEAR_PLASTIC: CLEAR_PLASTIC,
+                                    Stuff.INFRARED_PRINT: PAPER}
 #: Thickness and passes of smoothing: card keeps least of a face's relief, silicone most.
 _FORM: dict[Stuff, tuple[float, int]] = {Stuff.RESIN: (0.004, 12), Stuff.SILICONE: (0.0025, 3),
-                                         Stuff.PAPER: (0.006, 60), Stuff.CLEAR_PLASTIC: (0.003, 10)}
+                                         Stuff.PAPER: (0.006, 60), Stuff.CLEAR_PLASTIC: (0.003, 10),
+                                         Stuff.INFRARED_PRINT: (0.003, 6)}
 
 
 def thickness_m(stuff: Stuff) -> float:
@@ -73,6 +76,9 @@ def paint_shell(stuff: Stuff, victim: Float32, rng: np.random.Generator) -> Floa
     skin = texture[:SKIN_HEIGHT]
     if stuff is Stuff.PAPER:
         skin[:] = printed(skin[..., :3], Ink.TONER, float(rng.uniform(*PAPER_INFRARED)), rng)
+        return texture
+    if stuff is Stuff.INFRARED_PRINT:
+        skin[:] = infrared_toner(skin[..., 3], float(rng.uniform(*PAPER_INFRARED)), rng)
         return texture
     grey = texture[..., :3].mean(axis=2, keepdims=True)
     relative = texture[..., 3] / max(float(np.median(skin[..., 3])), 1e-6)

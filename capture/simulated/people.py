@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from capture.simulated.covers import Cover, make_cover
 from capture.simulated.eyewear import STAND_OFF_M, make_spectacles
 from capture.simulated.garments import make_garments, woven
 from capture.simulated.hair import Hair, HairStyle, beard_mesh, hair_mesh, paint_hair
@@ -33,12 +34,13 @@ def _complexion(seed: int) -> tuple[Complexion, Float32]:
 
 
 def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0, spectacles: bool = True,
-                headwear: bool = True, above_skin_m: float = 0.0) -> tuple[Body, ...]:
-    """Head, torso, then what there is of hair, beard, spectacles, hat and scarf of one person.
+                headwear: bool = True, above_skin_m: float = 0.0,
+                cover: Cover = Cover.NONE) -> tuple[Body, ...]:
+    """Head, torso, then what there is of hair, beard, spectacles, hat, scarf, hood and headscarf of one person.
 
     `identity` picks the form of the head, `seed` colours, hair and clothes, the motion's seed the blinking. Spectacles
     and fringe sit `above_skin_m` further out when something is worn below them; `spectacles=False` and `headwear=False`
-    take off what could not be worn over something else.
+    take off what could not be worn over something else. `cover` hides hair, fringe and hat.
     """
     heads = load_heads()
     identity %= len(heads)
@@ -56,7 +58,8 @@ def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0, sp
     hair = Hair.random(complexion, grown)
     strands = paint_hair(complexion, grown)
     coarse = replace(HAIR, hole_fraction=float(np.random.default_rng([seed, 17]).uniform(*HAIR_HOLES)))
-    if (coat := hair_mesh(heads, identity, hair.style, complexion, grown)) is not None:
+    coat = hair_mesh(heads, identity, hair.style, complexion, grown)
+    if coat is not None and cover is Cover.NONE:
         bodies.append(Body(name=f"{HairStyle(hair.style).value} hair", segment=Segment.OTHER, meshes={"neutral": coat},
                            texture=strands, material=coarse, motion=motion, person=person))
     if hair.beard_m:
@@ -70,6 +73,9 @@ def make_person(*, seed: int, identity: int, motion: Motion, person: int = 0, sp
         bodies.extend(make_spectacles(heads.eyes(identity), motion=motion, rng=grown, person=person,
                                       stand_off_m=STAND_OFF_M + above_skin_m,
                                       half_head_m=float(np.abs(outline[:, 0]).max()) + 0.004))
-    bodies.extend(make_garments(heads, identity, seed=seed, motion=motion, person=person, headwear=headwear,
+    bodies.extend(make_garments(heads, identity, seed=seed, motion=motion, person=person,
+                                headwear=headwear and cover is Cover.NONE,
                                 strands=None if coat is None else strands, above_skin_m=above_skin_m))
+    bodies.extend(make_cover(heads, identity, cover, seed=seed, motion=motion, person=person,
+                             above_skin_m=above_skin_m))
     return tuple(bodies)

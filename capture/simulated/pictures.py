@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capture.rig import Extrinsics, Intrinsics
+from capture.simulated.covers import Cover
 from capture.simulated.materials import BLACK_TONER_INFRARED, DYE_TRANSMITTANCE, PAPER_WHITE, TONER_STRENGTH
 from capture.simulated.meshes import Float32
 from capture.simulated.people import NECK_PIVOT_M, make_person
-from capture.simulated.render import Stage
+from capture.simulated.render import Stage, Visible
 from capture.simulated.response import decode_srgb, encode_srgb
 from capture.simulated.scene import Light, Motion, Scene, Wall
 from capture.simulated.species import Ink
@@ -33,6 +34,8 @@ class Picture:
         metres_per_pixel: life-sized. eye_pixel: (column, row) of the point between the eyes.
         outline_m: (K, 2) places of the face's outline.
         light, bright: what fell on the photographer's film, and how much of that became white.
+        infrared: (rows, columns) of the same moment at 850 nm by a lamp beside the camera, skin about 1; None unless
+            asked for.
     """
 
     radiance: Float32
@@ -41,6 +44,7 @@ class Picture:
     outline_m: NDArray[np.float64]
     light: Float32
     bright: float
+    infrared: Float32 | None = None
 
     def enlarged(self, scale: float) -> Picture:
         """The same picture printed or shown `scale` times as large: its places are places on the sheet."""
@@ -65,12 +69,13 @@ _MOVES = {"half_blink": _EYES_M, "blink": _EYES_M, "smile": _WHOLE_FACE_M, "jaw_
 
 @lru_cache(maxsize=12)
 def take_picture(*, seed: int, identity: int, portrait_seed: int | None = None, size_m: tuple[float, float],
-                 expression: str | None = None, liveliness: float = 1.0) -> Picture:
+                 expression: str | None = None, liveliness: float = 1.0, cover: Cover = Cover.NONE,
+                 infrared: bool = False) -> Picture:
     """A portrait, `size_m` (width, height) at the face, life-sized; the last few are kept.
 
     The depicted person holds the head, and wears an expression, as live people do in a live frame: both are drawn by
     `portrait_seed` (by default `seed`) from the movement of a live face of that `liveliness`. `expression` asks for
-    one in particular.
+    one in particular, `cover` what is worn around the face, `infrared` an infrared picture beside it.
     """
     width, height = (round(length / SAMPLING_M) for length in size_m)
     distance = 0.9
@@ -81,7 +86,7 @@ def take_picture(*, seed: int, identity: int, portrait_seed: int | None = None, 
                     seed=portrait_seed)
     yaw, pitch, roll = moving.attitude_rad
     moving = replace(moving, attitude_rad=(yaw * liveliness, pitch * liveliness, roll))
-    bodies = make_person(seed=seed, identity=identity, motion=moving)
+    bodies = make_person(seed=seed, identity=identity, motion=moving, cover=cover)
     worn = bodies[0].expression(time_s) if expression is None else expression
     towards = np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.7, -0.2), -0.88])
     key = float(rng.uniform(0.35, 0.65))
@@ -99,14 +104,15 @@ def take_picture(*, seed: int, identity: int, portrait_seed: int | None = None, 
     window = None
     if worn in _MOVES and expression is not None and expression != "neutral":
         neutral = take_picture(seed=seed, identity=identity, portrait_seed=portrait_seed, size_m=size_m,
-                               expression="neutral", liveliness=liveliness)
+                               expression="neutral", liveliness=liveliness, cover=cover)
         radiance = neutral.light.reshape(-1, 3).copy()
         left, right, up, down = (length / scale for length in _MOVES[worn])
         window = (slice(max(round(centre[1] - up), 0), max(round(centre[1] + down), 0)),
                   slice(max(round(centre[0] - left), 0), max(round(centre[0] + right), 0)))
     else:
         radiance = wall_radiance(view, scene.wall, scene.light)[0].reshape(-1, 3)
-    stage.paint_colour(view, stage.visible(view, states, window), radiance)
+    visible = stage.visible(view, states, window)
+    stage.paint_colour(view, visible, radiance)
     outline = bodies[0].face_points
     assert outline is not None
     places = (view.project(states[0].pose.to_world(outline)) - centre) * [scale, -scale]
@@ -118,7 +124,21 @@ def take_picture(*, seed: int, identity: int, portrait_seed: int | None = None, 
     for shared in (developed, light):
         shared.flags.writeable = False  # pictures are shared
     return Picture(radiance=developed, metres_per_pixel=scale, light=light, bright=bright,
+                   infrared=_infrared_picture(stage, view, visible) if infrared else None,
                    eye_pixel=(float(centre[0]), float(centre[1])), outline_m=places)
+
+
+def _infrared_picture(stage: Stage, view: View, visible: Visible) -> Float32:
+    """What an infrared camera beside its lamp saw, (rows, columns): the brighter half of what the person shows is 1 in
+    the median, after an 8-bit round trip."""
+    light = wall_radiance(view, stage.scene.wall, stage.scene.light)[1].reshape(-1)
+    stage.paint_infrared(view, visible, light)
+    shown = light[visible.owner.reshape(-1) >= 0]
+    skin = float(np.percentile(shown, 75)) if len(shown) else 1.0
+    picture = np.rint(np.clip(light / max(skin, 1e-6) / 1.5, 0, 1) * 255) / 255 * 1.5
+    picture = picture.reshape(visible.depth_m.shape).astype(np.float32)
+    picture.flags.writeable = False  # pictures are shared
+    return np.asarray(picture)
 
 
 @dataclass(frozen=True)

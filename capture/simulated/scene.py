@@ -17,6 +17,8 @@ from capture.simulated.materials import Material
 from capture.simulated.meshes import Float32, Mesh
 
 FACING = np.diag([1.0, -1.0, -1.0])
+#: `Body.person` of what belongs to the room and to nobody who is shown: furniture, a second person.
+NOBODY = -1
 
 
 class Segment(IntEnum):
@@ -115,7 +117,7 @@ class Body:
         meshes: by expression, at least `neutral`; all share triangles and texels.
         texture: float32 (rows, columns, 4), linear reflectance (or emitted radiance) in red, green, blue, 850 nm.
         face_points: (K, 3) points that outline the face it shows, in its own frame; None for a body without a face.
-        person: bodies of one person share this number.
+        person: bodies of one person share this number; `NOBODY` for what is part of the surroundings.
     """
 
     name: str

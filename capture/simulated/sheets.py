@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from capture.simulated.infrared_prints import printed_picture
 from capture.simulated.materials import (
     CLOTH_SHEET_INFRARED,
     GLOSSY_PAPER,
@@ -17,7 +18,7 @@ from capture.simulated.materials import (
     Material,
 )
 from capture.simulated.meshes import Float32, Mesh, grid_mesh
-from capture.simulated.pictures import Picture, printed
+from capture.simulated.pictures import Picture
 from capture.simulated.scene import Body, Motion, Segment
 from capture.simulated.species import Bend, Cut, Finish, Outline, Sheet
 
@@ -63,6 +64,15 @@ def kept_ellipses(outline: Outline, picture: Picture, eye_half_distance_m: float
         return tuple(Ellipse(side * 0.033 * scale, -0.001, 0.027 * scale, 0.021 * scale) for side in (-1, 1))
     if outline is Outline.EYE_STRIP:
         return (Ellipse(0.0, 0.002, 0.078 * scale, 0.027 * scale),)
+    if outline is Outline.BUST:
+        # Cut with scissors round hair and shoulders, not along every strand.
+        low, high = picture.outline_m.min(axis=0), picture.outline_m.max(axis=0)
+        face = (high - low) / 2
+        middle = float(low[0] + face[0])
+        return (Ellipse(middle, float(low[1] + high[1]) / 2 + 0.022 * scale, 1.15 * float(face[0]),
+                        float(face[1]) + 0.047 * scale),
+                Ellipse(middle, -0.135 * scale, 0.074 * scale, 0.075 * scale),
+                Ellipse(middle, -0.330 * scale, 0.265 * scale, 0.185 * scale))
     if outline is Outline.FACE:
         low, high = picture.outline_m.min(axis=0), picture.outline_m.max(axis=0)
         # A little forehead belongs to a face that somebody cuts out.
@@ -148,15 +158,17 @@ def trimmed(mesh: Mesh, stays: NDArray[np.bool_]) -> Mesh:
 
 
 def make_sheet(sheet: Sheet, picture: Picture, *, eye_half_distance_m: float, motion: Motion,
-               rng: np.random.Generator, wearer: NDArray[np.floating] | None = None) -> Body:
+               rng: np.random.Generator, wearer: NDArray[np.floating] | None = None, bust: bool = False) -> Body:
     """The sheet as a body whose origin is that of the depicted or worn face, eyes at the eyes.
 
+    `bust` cuts a whole page along head and shoulders.
     `wearer`: vertices (V, 3) of the head on which it rests, in every expression; None for a sheet held in hands.
     """
     material, limits = _FINISH[sheet.finish]
     paper_infrared = float(rng.uniform(*limits))
-    texture = printed(picture.radiance, sheet.ink, paper_infrared, rng)
+    texture = printed_picture(picture, sheet.ink, paper_infrared, rng)
     height, width = texture.shape[:2]
+    outline = Outline.BUST if bust and sheet.outline is Outline.PAGE else sheet.outline
     if sheet.outline is Outline.PAGE:
         margin = round(_MARGIN_M / picture.metres_per_pixel)
         blank = np.ones((height, width), bool)
@@ -167,7 +179,7 @@ def make_sheet(sheet: Sheet, picture: Picture, *, eye_half_distance_m: float, mo
         texture *= 1 + 0.10 * weave[..., None]
     size_m = (width * picture.metres_per_pixel, height * picture.metres_per_pixel)
     eye = (picture.eye_pixel[0] / (width - 1), picture.eye_pixel[1] / (height - 1))
-    places, stays = cut_grid(sheet_grid(size_m, eye), kept_ellipses(sheet.outline, picture, eye_half_distance_m),
+    places, stays = cut_grid(sheet_grid(size_m, eye), kept_ellipses(outline, picture, eye_half_distance_m),
                              cut_ellipses(sheet.cut, eye_half_distance_m))
     points = bend_sheet(places, sheet.bend, rng)
     points[..., 2] += NOSE_M if wearer is None else resting_place(points, stays, wearer)

@@ -18,6 +18,8 @@ from capture.simulated.meshes import Float32
 #: but far less than in colour; numbers chosen (docs/simulator-sources.md).
 _LIGHT = np.array([0.66, 0.42, 0.32, 0.62])
 _DARK = np.array([0.13, 0.070, 0.045, 0.50])
+#: Melanin of anybody.
+MELANIN = (0.0, 0.95)
 _EYE_U, _EYE_V = 0.0556, 0.386  # of the template's eyes, from the middle of the face and from the top
 
 
@@ -35,9 +37,14 @@ class Complexion:
     moustache: float = 0.0
 
     @classmethod
+    def of(cls, seed: int) -> Complexion:
+        """Of the person with that seed, of a scene."""
+        return cls.random(np.random.default_rng([seed, 11]))
+
+    @classmethod
     def random(cls, rng: np.random.Generator) -> Complexion:
         """Anybody: tone, hair, eyes, beard."""
-        melanin = float(rng.uniform(0.0, 0.95))
+        melanin = float(rng.uniform(*MELANIN))
         hair = np.array([[0.016, 0.011, 0.009], [0.05, 0.028, 0.016], [0.20, 0.13, 0.07], [0.30, 0.29, 0.28]])
         iris = np.array([[0.05, 0.025, 0.012], [0.10, 0.06, 0.03], [0.10, 0.16, 0.22], [0.10, 0.14, 0.09]])
         light = melanin < 0.4

@@ -21,10 +21,16 @@ class Category(StrEnum):
 
 
 class Ink(StrEnum):
-    """What makes the picture. Toner black is carbon, opaque at 850 nm; dyes, black too, let 850 nm pass."""
+    """What makes the picture. Toner black is carbon, opaque at 850 nm; dyes, black too, let 850 nm pass.
+
+    `INFRARED_TONER` prints the picture that an infrared camera took, in toner black alone; `TWO_LAYER` a colour picture
+    in dyes over such a one.
+    """
 
     TONER = "toner"
     DYE = "dye"
+    INFRARED_TONER = "infrared_toner"
+    TWO_LAYER = "two_layer"
 
 
 class Finish(StrEnum):
@@ -54,9 +60,11 @@ class Cut(StrEnum):
 
 
 class Outline(StrEnum):
-    """What is left of a sheet: the page, the face alone, two discs over the eyes, a strip across them."""
+    """What is left of a sheet: the page, head and shoulders, the face alone, two discs over the eyes, a strip across
+    them."""
 
     PAGE = "page"
+    BUST = "bust"
     FACE = "face"
     EYE_DISCS = "eye_discs"
     EYE_STRIP = "eye_strip"
@@ -108,6 +116,7 @@ class Stuff(StrEnum):
     PAPER = "paper"
     PLASTIC = "plastic"
     CLEAR_PLASTIC = "clear_plastic"
+    INFRARED_PRINT = "infrared_print"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +181,12 @@ def _rows() -> tuple[Species, ...]:
         Species(name="formed_print", category=prints,
                 instrument=Sheet(bend=Bend.FORMED, outline=Outline.FACE, hold=Hold.WORN),
                 summary="toner print on a form with the relief of a face"),
+        Species(name="infrared_print", category=prints, instrument=Sheet(ink=Ink.INFRARED_TONER, bend=Bend.ROLLED),
+                summary="toner print of an infrared picture: grey in colour"),
+        Species(name="formed_infrared_print", category=prints, instrument=Shell(stuff=Stuff.INFRARED_PRINT),
+                summary="the same on a form with the relief of the face, worn"),
+        Species(name="two_layer_print", category=prints, instrument=Sheet(ink=Ink.TWO_LAYER),
+                summary="colour picture in dyes over a faint carbon layer that carries the infrared picture"),
         Species(name="face_cut_print", category=prints, instrument=Sheet(outline=Outline.FACE, hold=Hold.WORN),
                 summary="the printed face alone, cut out along its outline, held before the face"),
         *cut_outs,

@@ -26,8 +26,8 @@ FAMILIES: Mapping[Family, tuple[str, ...]] = MappingProxyType({
     Family.PRINT: (
         "bent_print", "bent_print_eyes_cut", "bent_print_eyes_nose_cut", "bent_print_eyes_nose_mouth_cut",
         "cloth_print", "dye_print", "face_cut_print", "flat_print", "flat_print_eyes_cut", "flat_print_eyes_nose_cut",
-        "flat_print_eyes_nose_mouth_cut", "formed_print", "glossy_print", "paper", "photo_print", "print",
-        "rolled_print"),
+        "flat_print_eyes_nose_mouth_cut", "formed_infrared_print", "formed_print", "glossy_print", "infrared_print",
+        "paper", "photo_print", "print", "rolled_print", "two_layer_print"),
     Family.REPLAY: (
         "matte_display_replay", "monitor_replay", "phone_replay", "replay", "screen_replay", "tablet_replay",
         "tablet_video_replay"),

@@ -22,10 +22,11 @@ from pipeline.simulated_trees.plan import (
     head_place,
     keyed,
     person_number,
+    person_seed,
 )
 
 #: A change of what is filmed for equal options; part of the hash.
-FORMAT = 1
+FORMAT = 2
 #: Persons of sessions are numbered from here within their list of `L`; a tree's are numbered from 0.
 FIRST_PERSON = MOST_PERSONS // 2
 
@@ -132,11 +133,15 @@ def known_species() -> tuple[str, ...]:
 
 def _session(scene: str, split: Split, index: int, number: int, options: SessionOptions) -> PlannedSession:
     person = person_number(options.seed, Domain.LIVE, split, FIRST_PERSON + index)
-    specification = replace(DOMAINS[Domain.LIVE], distance_m=options.distance_m)
+    specification = DOMAINS[Domain.LIVE]
+    near, far = options.distance_m
+    specification = replace(specification, distance_m=options.distance_m,
+                            too_near=specification.too_near if near < far else 0.0)  # one distance is meant as said
     drawn = draw_session(specification, split, person, number, keyed("sessions", options.seed))
     recording = Recording(
         key=f"{split}-{scene}-{index:04d}-{number}", domain=Domain.LIVE, split=split, scene=scene, species=scene,
-        person=person, subject=f"{person}", order=index, folder="", session=_varied(drawn, options),
+        person=person, subject=f"{person}", order=index, folder="",
+        person_seed=person_seed(specification, split, person), session=_varied(drawn, options),
         head=_head(split, person, options), frames=options.frames,
         noise_seed=keyed("session noise", options.seed, split, person, scene, number))
     return PlannedSession(key=recording.key, number=number, recording=recording, options=options)

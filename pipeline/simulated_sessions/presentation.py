@@ -15,12 +15,16 @@ from capture.simulated.camera import SimulatedCamera
 from capture.simulated.catalogue import make_scene
 from capture.simulated.hair import HairStyle
 from capture.simulated.heads import load_heads
-from capture.simulated.profiles import sensor_profile
 from capture.simulated.scene import Motion, Pose, Scene, turn
 from capture.simulated.skin import Complexion
 from pipeline.simulated_sessions.plan import PlannedSession
-from pipeline.simulated_trees.plan import keyed
-from pipeline.simulated_trees.presentation import camera_noise, camera_rig, presented_scene, white_balanced
+from pipeline.simulated_trees.presentation import (
+    camera_noise,
+    camera_rig,
+    presented_scene,
+    session_profile,
+    white_balanced,
+)
 
 #: Makes the camera that films a session, in lock-step, of `options.frames` sets at `options.frame_rate`.
 CameraFactory = Callable[[PlannedSession], Camera]
@@ -93,7 +97,7 @@ def _tilted(motion: Motion, yaw_rad: float, pitch_rad: float) -> Motion:
 
 def scene_seed(planned: PlannedSession) -> int:
     """Seed of the person and of what depicts them."""
-    return keyed("person", planned.recording.person) & 0x7FFFFFFF
+    return planned.recording.person_seed
 
 
 def head_number(planned: PlannedSession) -> int:
@@ -126,7 +130,7 @@ class SessionCamera(SimulatedCamera):
         self._gains = specification.colour_gains
         super().__init__(session_scene(planned), seed=recording.noise_seed, pace=Pace.LOCKSTEP,
                          frame_rate=planned.options.frame_rate, frames=planned.options.frames,
-                         profile=sensor_profile(specification.profile), noise=camera_noise(specification),
+                         profile=session_profile(recording.session), noise=camera_noise(specification),
                          rig=camera_rig(specification))
 
     def read(self, timeout_s: float) -> FrameSet:
@@ -144,7 +148,7 @@ def truth_of(planned: PlannedSession, renderer: str = SessionCamera.__module__) 
     names = {body.name for body in make_scene("bona_fide", seed=scene_seed(planned),
                                               identity=head_number(planned)).bodies}
     grown = [style.value for style in HairStyle if f"{style.value} hair" in names]
-    melanin = Complexion.random(np.random.default_rng([scene_seed(planned), 11])).melanin
+    melanin = Complexion.of(scene_seed(planned)).melanin
     return Truth(
         key=planned.key, split=recording.split.value, label=planned.label, species=recording.species,
         person=recording.person, head=head_number(planned), held_out_head=planned.options.held_out_heads,

@@ -22,7 +22,7 @@ from mmdg_model.training.samples import Domain, Split
 Range = tuple[float, float]
 
 #: A change of what is written for equal specifications; part of the hash, so that two forms never mix in one tree.
-FORMAT = 2
+FORMAT = 3
 
 
 class SimulationError(ValueError):
@@ -94,6 +94,11 @@ class DomainSpecification:
             nod, as a share of what the simulator's scenes do by default.
         live_sessions: bona fide recordings of one person. species: the attacks.
         live_share: of a list's recordings, where there is no public list that says it.
+        surroundings: whether something may stand near the face (`capture.simulated.surroundings`), and instruments come
+            in several sizes and outlines.
+        too_near: share of sessions at `TOO_NEAR_M`, nearer than depth is matched.
+        even_tones: whether people of the training list have the darkest or the lightest quarter of complexions in
+            `END_TONES` of cases each; of the other lists, and without it, they are of any tone with equal chance.
     """
 
     domain: Domain
@@ -116,6 +121,9 @@ class DomainSpecification:
     species: tuple[SpeciesSpecification, ...]
     sunlit: float = 0.0
     live_share: float = 0.4
+    surroundings: bool = False
+    too_near: float = 0.0
+    even_tones: bool = False
 
     def prior(self, split: Split) -> float:
         """Share of bona fide samples: the public list's where there is one."""
@@ -126,11 +134,20 @@ class DomainSpecification:
 #: Infrared of the sun, added to a room's.
 SUNLIGHT: Range = (0.3, 1.2)
 
+#: Shares of the darkest and of the lightest quarter of complexions where a training list evens them out.
+END_TONES = (0.40, 0.30)
+#: Distance of faces that come too near: a camera that matches 126 disparities of a D435's finest images (f = 617
+#: pixels) sees nothing nearer than f B / 126 = 0.245 m, so noses are lost, then whole faces.
+TOO_NEAR_M: Range = (0.235, 0.305)
+#: What those images leave of the 126 disparities, on the grid of 640 columns with f = 385.
+FINE_DEPTH_SHARE = 385 / 617
+
 _TEST_ONLY = (Split.TEST,)
 
 #: Every species that the simulator has (a test compares): sessions know no data set's selection of them.
 LIVE_SPECIES = (
     "flat_print", "rolled_print", "dye_print", "glossy_print", "cloth_print", "bent_print", "formed_print",
+    "infrared_print", "formed_infrared_print", "two_layer_print",
     "face_cut_print", "flat_print_eyes_cut", "bent_print_eyes_cut", "flat_print_eyes_nose_cut",
     "bent_print_eyes_nose_cut", "flat_print_eyes_nose_mouth_cut", "bent_print_eyes_nose_mouth_cut", "phone_replay",
     "tablet_replay", "tablet_video_replay", "monitor_replay", "matte_display_replay", "rigid_mask", "silicone_mask",
@@ -223,7 +240,8 @@ DOMAINS: Mapping[Domain, DomainSpecification] = {each.domain: each for each in (
                 ((1.0, 1.0, 1.0), (1.03, 1.0, 0.96), (0.97, 1.0, 1.02), (1.02, 1.0, 1.0)), strict=True)),
         key_light=(0.10, 0.80), ambient_light=(0.20, 0.60), room_infrared=(0.0, 0.15), sunlit=0.12, wall_m=(1.3, 3.0),
         infrared_exposure=(0.70, 1.0), face_scale=1.3, background_removed=False, jpeg_quality=None, frames=3,
-        frame_gap_s=(0.3, 1.0), liveliness=(0.4, 1.0), live_sessions=2,
+        frame_gap_s=(0.3, 1.0), liveliness=(0.4, 1.0), live_sessions=2, surroundings=True, too_near=0.04,
+        even_tones=True,
         species=tuple(SpeciesSpecification(species=name, scenes=(name,)) for name in LIVE_SPECIES)),
 )}
 

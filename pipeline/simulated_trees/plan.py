@@ -18,7 +18,9 @@ from mmdg_model.training import casia_surf, cefa, live_sessions, padisi, wmca
 from mmdg_model.training.samples import BONA_FIDE, Domain, Split
 from pipeline.simulated_trees.domains import (
     DOMAINS,
+    END_TONES,
     SUNLIGHT,
+    TOO_NEAR_M,
     CameraSpecification,
     DomainSpecification,
     Range,
@@ -52,6 +54,9 @@ class Session:
     Attributes:
         camera: which one. place: number of the place, which decides `wall_seed` and the light.
         movement_seed: of sway and tremor, and of blinking where there is a live face.
+        surroundings_seed: of what stands near (`capture.simulated.surroundings`); None: nothing does.
+        fine_depth: depth is matched at the camera's finest resolution, whose nearest depth is beyond parts of
+            a face that comes near (`presentation.session_profile`).
     """
 
     camera: CameraSpecification
@@ -69,6 +74,8 @@ class Session:
     frame_gap_s: float
     liveliness: float
     movement_seed: int
+    surroundings_seed: int | None = None
+    fine_depth: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +88,7 @@ class Recording:
         person: number of the person who is shown, live or depicted; unique over all lists and seeds.
         subject: as the data set numbers them. order: place in the list.
         folder: below the data root, for S, C and W; the listed file for P.
+        person_seed: of the person in scenes: complexion, hair, clothes.
         head: which of the simulator's heads the person has: its place in the main family.
         noise_seed: of the sensors. frames: how many are filmed of it.
         physics: False for a null attack: the whole path of the attack, with the victim's own shape and skin.
@@ -95,6 +103,7 @@ class Recording:
     subject: str
     order: int
     folder: str
+    person_seed: int
     head: int
     noise_seed: int
     session: Session
@@ -134,6 +143,25 @@ def head_place(split: Split, person: int) -> int:
     """Which head of the main family a person has; those of two splits never meet."""
     heads = _HEADS[split]
     return heads[keyed("head", person) % len(heads)]
+
+
+def person_seed(specification: DomainSpecification, split: Split, person: int) -> int:
+    """Seed of a person in scenes. Where the specification evens tones out for training, the first of the person's
+    candidates whose complexion is in the drawn part of the range."""
+    seed = keyed("person", person) & 0x7FFFFFFF
+    if not (specification.even_tones and split is Split.TRAIN):
+        return seed
+    from capture.simulated.skin import MELANIN, Complexion
+
+    darkest, lightest = END_TONES
+    drawn = float(np.random.default_rng(keyed("tone", person)).uniform())
+    low, high = (0.75, 1.0) if drawn < darkest else (0.0, 0.25) if drawn < darkest + lightest else (0.25, 0.75)
+    for attempt in range(200):
+        share = Complexion.of(seed).melanin / MELANIN[1]
+        if low <= share < high:
+            break
+        seed = keyed("person", person, attempt) & 0x7FFFFFFF
+    return seed
 
 
 def plan_list(domain: Domain, split: Split, samples: int, *, seed: int, scenes: Collection[str],
@@ -189,6 +217,7 @@ def _recording(specification: DomainSpecification, split: Split, index: int, spe
     subject, folder = _place(domain, split, index, species, take, specification.cameras.index(drawn.camera), person)
     return Recording(key=f"{domain}-{split}-{order:05d}", domain=domain, split=split, scene=scene, species=species,
                      person=person, subject=subject, order=order, folder=folder, head=head_place(split, person),
+                     person_seed=person_seed(specification, split, person),
                      session=drawn, frames=frames, physics=physics,
                      noise_seed=keyed("noise", seed, domain, split, person, species, take))
 
@@ -227,6 +256,12 @@ def draw_session(specification: DomainSpecification, split: Split, person: int, 
     brightness = float(rng.uniform(0.9, 1.1))
     distance = draw(rng, specification.distance_m)
     aside = rng.uniform(-specification.aside_m, specification.aside_m, 2)
+    near = np.random.default_rng(keyed("too near", seed, specification.domain, split, person, session))
+    too_near = bool(near.uniform() < specification.too_near)
+    if too_near:
+        distance = draw(near, TOO_NEAR_M)
+        aside = aside / 3  # a face that fills the image is in its middle
+    surroundings = keyed("surroundings", seed, specification.domain, split, person, session) & 0x7FFFFFFF
     return Session(
         camera=camera, place=place, wall_seed=wall_seed, wall_m=max(wall_m, distance + 0.5), wall_yaw_rad=yaw,
         towards_key=(float(towards[0]), float(towards[1]), float(towards[2])), key_light=key_light * brightness,
@@ -234,7 +269,8 @@ def draw_session(specification: DomainSpecification, split: Split, person: int, 
         infrared_exposure=draw(rng, specification.infrared_exposure), distance_m=distance,
         aside_m=(float(aside[0]), float(aside[1]) / 2), frame_gap_s=draw(rng, specification.frame_gap_s),
         liveliness=draw(rng, specification.liveliness),
-        movement_seed=int(rng.integers(1 << 31)))
+        movement_seed=int(rng.integers(1 << 31)), fine_depth=too_near,
+        surroundings_seed=surroundings if specification.surroundings else None)
 
 
 def _place(domain: Domain, split: Split, index: int, species: str, take: int, camera: int,

@@ -16,9 +16,10 @@ from capture.rig import Rig
 from capture.simulated.camera import SimulatedCamera
 from capture.simulated.catalogue import make_scene
 from capture.simulated.heads import load_heads
-from capture.simulated.profiles import SensorNoise, sensor_profile
-from capture.simulated.scene import FACING, Blinking, Body, Light, Scene, Wall
+from capture.simulated.profiles import SensorNoise, SensorProfile, sensor_profile
+from capture.simulated.scene import FACING, NOBODY, Blinking, Body, Light, Scene, Wall
 from capture.simulated.sensors import simulated_rig
+from capture.simulated.surroundings import draw_surroundings
 from detect.faces import Detector
 from mmdg_model.inputs import InputSpecification, crop_levels
 from mmdg_model.scorer import CropPlanes
@@ -26,8 +27,8 @@ from mmdg_model.training.samples import Domain
 from pipeline.bundle import unpack
 from pipeline.camera_stage import CameraStep
 from pipeline.messages import Observation
-from pipeline.simulated_trees.domains import DOMAINS, CameraSpecification
-from pipeline.simulated_trees.plan import Recording, keyed
+from pipeline.simulated_trees.domains import DOMAINS, FINE_DEPTH_SHARE, CameraSpecification
+from pipeline.simulated_trees.plan import Recording, Session, keyed
 
 Levels = NDArray[np.uint8]
 
@@ -88,13 +89,14 @@ def presented_scene(recording: Recording, identity: int | None = None) -> Scene:
     `identity`: which baked head, by default the recording's of the main family.
     """
     session = recording.session
-    person = keyed("person", recording.person)
-    scene = make_scene(recording.scene, seed=person & 0x7FFFFFFF,
+    surroundings = None if session.surroundings_seed is None else draw_surroundings(session.surroundings_seed)
+    scene = make_scene(recording.scene, seed=recording.person_seed,
                        identity=load_heads().family()[recording.head] if identity is None else identity,
                        distance_m=session.distance_m,
                        physics=recording.physics, session_seed=session.movement_seed,
                        instrument_seed=keyed("instrument", recording.noise_seed) & 0x7FFFFFFF,
-                       liveliness=session.liveliness)
+                       liveliness=session.liveliness, surroundings=surroundings)
+    near_wall = surroundings is not None and surroundings.wall_behind_m is not None
 
     # Whatever bears it, the middle of the face dwells where the session says: a sheet's origin is its own middle, a
     # head's lies between its eyes, and the difference would tell them apart by where the box is.
@@ -105,6 +107,8 @@ def presented_scene(recording: Recording, identity: int | None = None) -> Scene:
     shift = np.array([*session.aside_m, session.distance_m]) - middle - np.array(bearer.motion.centre_m)
 
     def body(each: Body) -> Body:
+        if each.person == NOBODY:  # furniture and passers-by stand where they stand, whoever is shown
+            return each
         x, y, z = (float(value) for value in np.array(each.motion.centre_m) + shift)
         motion = replace(each.motion, seed=session.movement_seed, centre_m=(x, y, z))
         expression = Blinking(session.movement_seed) if isinstance(each.expression, Blinking) else each.expression
@@ -113,7 +117,8 @@ def presented_scene(recording: Recording, identity: int | None = None) -> Scene:
     towards = np.array(session.towards_key) / np.linalg.norm(session.towards_key)
     return replace(
         scene, bodies=tuple(body(each) for each in scene.bodies),
-        wall=Wall(distance_m=session.wall_m, yaw_rad=session.wall_yaw_rad, seed=session.wall_seed),
+        wall=replace(scene.wall, seed=session.wall_seed) if near_wall else
+        Wall(distance_m=session.wall_m, yaw_rad=session.wall_yaw_rad, seed=session.wall_seed),
         light=Light(towards_key=(float(towards[0]), float(towards[1]), float(towards[2])), key=session.key_light,
                     ambient=session.ambient_light, room_infrared=session.room_infrared),
         nominal_distance_m=session.distance_m * session.infrared_exposure)
@@ -124,7 +129,15 @@ def recording_camera(recording: Recording, *, frames: int) -> SimulatedCamera:
     camera, session = recording.session.camera, recording.session
     return SimulatedCamera(presented_scene(recording), seed=recording.noise_seed, pace=Pace.LOCKSTEP,
                            frame_rate=1 / session.frame_gap_s, frames=frames + EXTRA_INSTANTS,
-                           profile=sensor_profile(camera.profile), noise=camera_noise(camera), rig=camera_rig(camera))
+                           profile=session_profile(session), noise=camera_noise(camera), rig=camera_rig(camera))
+
+
+def session_profile(session: Session) -> SensorProfile:
+    """The kind of camera that films a session. With fine depth fewer disparities are searched on the stored grid."""
+    profile = sensor_profile(session.camera.profile)
+    if not session.fine_depth:
+        return profile
+    return replace(profile, disparities=round(profile.disparities * FINE_DEPTH_SHARE))
 
 
 def white_balanced(frame_set: FrameSet, gains: tuple[float, float, float]) -> FrameSet:

@@ -63,7 +63,8 @@ def test_every_species_of_a_real_data_set_has_ours(data_set, tokens):
 
 
 @pytest.mark.parametrize("name", ["flat_print", "bent_print_eyes_nose_cut", "tablet_replay", "monitor_replay",
-                                  "silicone_mask", "mannequin_head", "printed_eye_glasses", "face_tattoo"])
+                                  "silicone_mask", "mannequin_head", "printed_eye_glasses", "face_tattoo",
+                                  "formed_infrared_print", "two_layer_print"])
 def test_the_null_attack_is_the_live_scene_bit_for_bit(name):
     null, live = seen(name, physics=False)[0], seen("bona_fide")[0]
     for plane in ("colour", "depth", "infrared"):
@@ -92,10 +93,48 @@ def test_toner_shows_the_portrait_at_850_nm_and_dye_shows_bare_paper():
     assert level[1] > level[0]
 
 
+def grey_share(name, part):
+    """How little colour a body's lit texture has: the mean of least over greatest band."""
+    texture = next(body for body in seen(name)[2].bodies if body.name.startswith(part)).texture[40:-140, 40:-40, :3]
+    return float((texture.min(axis=2) / np.maximum(texture.max(axis=2), 1e-3)).mean())
+
+
+def contrast(name, band):
+    """Spread over mean of the middle of a print, in the visible (1) or at 850 nm (3)."""
+    texture = seen(name)[2].bodies[0].texture
+    rows, columns = (slice(int(0.30 * n), int(0.62 * n)) for n in texture.shape[:2])
+    middle = texture[rows, columns, band]
+    return float(middle.std() / middle.mean())
+
+
+def test_an_infrared_print_is_grey_and_shows_its_face_at_850_nm():
+    for name, part in (("infrared_print", "sheet"), ("formed_infrared_print", "mask")):
+        assert grey_share(name, part) > 0.9
+    assert grey_share("flat_print", "sheet") < 0.85
+    assert contrast("infrared_print", 3) > 2.0 * contrast("flat_print", 3)
+    live, shown = (np.median(on(name, part, ideal=True)[0]) for name, part in (("bona_fide", "head"),
+                                                                               ("formed_infrared_print", "mask")))
+    assert 0.75 < shown / live < 1.3
+
+
+def test_two_layers_show_one_picture_in_colour_and_another_at_850_nm():
+    assert grey_share("two_layer_print", "sheet") < 0.85
+    assert contrast("two_layer_print", 3) > 2.5 * contrast("dye_print", 3)
+    assert contrast("two_layer_print", 1) == pytest.approx(contrast("dye_print", 1), rel=0.5)
+    lit, _, _ = on("two_layer_print", "sheet", ideal=True)
+    assert 0.5 < np.median(lit) / np.median(on("bona_fide", "head", ideal=True)[0]) < 2.0
+
+
+def test_colour_alone_tells_a_formed_infrared_print_and_depth_alone_one_of_two_layers():
+    assert relief_mm("formed_infrared_print", "mask") == pytest.approx(relief_mm("rigid_mask", "mask"), rel=0.35)
+    assert relief_mm("two_layer_print", "sheet") < 1.5
+
+
 @pytest.mark.parametrize(("name", "part", "low", "high"), [
     ("bona_fide", "head", 0.45, 0.66), ("silicone_mask", "mask", 0.45, 0.66), ("rigid_mask", "mask", 0.26, 0.70),
     ("paper_mask", "mask", 0.25, 0.88), ("mannequin_head", "mannequin", 0.30, 0.74),
-    ("dye_print", "sheet", 0.58, 0.88)])
+    ("dye_print", "sheet", 0.58, 0.88), ("formed_infrared_print", "mask", 0.40, 0.68),
+    ("two_layer_print", "sheet", 0.10, 0.85)])
 def test_reflectance_at_850_nm_lies_where_its_material_puts_it(name, part, low, high):
     assert low < reflectance(name, part) < high
 
