@@ -133,10 +133,8 @@ def known_species() -> tuple[str, ...]:
 
 def _session(scene: str, split: Split, index: int, number: int, options: SessionOptions) -> PlannedSession:
     person = person_number(options.seed, Domain.LIVE, split, FIRST_PERSON + index)
-    specification = DOMAINS[Domain.LIVE]
-    near, far = options.distance_m
-    specification = replace(specification, distance_m=options.distance_m,
-                            too_near=specification.too_near if near < far else 0.0)  # one distance is meant as said
+    # Below the working range a kiosk asks people to step back, and judges them then: such sessions are for training.
+    specification = replace(DOMAINS[Domain.LIVE], distance_m=options.distance_m, too_near=0.0)
     drawn = draw_session(specification, split, person, number, keyed("sessions", options.seed))
     recording = Recording(
         key=f"{split}-{scene}-{index:04d}-{number}", domain=Domain.LIVE, split=split, scene=scene, species=scene,
