@@ -64,7 +64,7 @@ def backbone_of(config: RunConfig, path: Path | None) -> tuple[RunConfig, Backbo
         RunConfigError: the configuration names a backbone and there is no file, another one, or no use for one.
         BackboneError: the file cannot be used.
     """
-    if registry.entry(config.method).own_backbone:
+    if registry.has_own_backbone(config.method):
         if config.backbone:
             raise RunConfigError(f"run configuration: backbone is {config.backbone}, but {config.method} has a network "
                                  "of its own and takes nothing from a ViT; leave the key empty")

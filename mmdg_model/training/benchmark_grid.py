@@ -30,7 +30,7 @@ import yaml
 
 from mmdg_model.config import ModelConfig
 from mmdg_model.training.methods.contract import OptimiserConfig
-from mmdg_model.training.methods.registry import METHODS
+from mmdg_model.training.methods.registry import has_own_backbone
 from mmdg_model.training.protocols import PROTOCOL_1, PROTOCOL_3, SUB_PROTOCOLS, sub_protocol
 from mmdg_model.training.run_assembly import Assembly
 from mmdg_model.training.run_config import MachineConfig, RunConfig, RunConfigError, from_plain
@@ -301,7 +301,7 @@ def plan(grid: GridConfig, machine: MachineConfig, out: Path, assembly: Assembly
     jobs: dict[str, Job] = {}
     for config in grid.run_configs():
         # A method with a network of its own starts from no backbone, so it is surveyed apart.
-        kind = config.method if config.method in METHODS and METHODS[config.method].own_backbone else "mmdg"
+        kind = config.method if has_own_backbone(config.method) else "mmdg"
         given = dataclasses.replace(config, method=kind, settings={}, seed=0, optimiser=OptimiserConfig()).hash
         if given not in surveyed:
             surveyed[given] = assembly.survey(config, machine)

@@ -102,6 +102,11 @@ def entry(name: str) -> MethodEntry:
     return METHODS[name]
 
 
+def has_own_backbone(name: str) -> bool:
+    """Whether a method takes nothing from a pretrained ViT. False for a name that is no row: building it says so."""
+    return name in METHODS and METHODS[name].own_backbone
+
+
 def require_clip(name: str, backbone: Backbone | None) -> None:
     """Refuses a backbone that cannot start a method on CLIP, before anything is written for the run.
 
