@@ -19,7 +19,7 @@ from mmdg_model.training.scores import Split
 from mmdg_model.whole_file import write_whole
 
 #: Lines of updates kept of a training.
-_MOST_UPDATES = 100
+_MOST_UPDATES = 2000
 _KEPT = ("kind", "epoch", "update", "loss/total", "loss/cross_entropy", "ssp/", "prototypes/variance/",
          "source_validation/hter")
 
@@ -38,9 +38,11 @@ def keep_runs(collection: Collection, out: Path) -> int:
 
 def _keep(run: RunResult, kept: RunDirectory) -> None:
     kept.path.mkdir(parents=True, exist_ok=True)
-    for path in (run.directory.config_file, run.directory.done_file, run.directory.path / "evaluation.json"):
+    for path in (run.directory.config_file, run.directory.done_file):
         if path.is_file():
             shutil.copyfile(path, kept.path / path.name)
+    evaluation = json.loads((run.directory.path / "evaluation.json").read_text(encoding="utf-8"))
+    write_whole(kept.path / "evaluation.json", json.dumps(evaluation, separators=(",", ":")).encode())  # half the size
     for epoch in {run.evaluation.choice(column, unit).epoch for column in Column for unit in (Unit.FRAME, Unit.VIDEO)}:
         place = kept.scores_file(Split.TARGET_TEST, epoch)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -169,7 +169,7 @@ def balance(collection: Collection) -> Section | None:
     said = (f"{sum(one < 0 for one in differences)} of {len(differences)} pairs have the smaller variance with ReGrad; "
             f"mean difference {np.mean(differences):+.4f}" if differences else "no pair of runs")
     table = TextTable(
-        caption=f"Variance of the SSP loss over the three modalities, mean over all updates of a training: {said}. "
+        caption=f"Variance of the SSP loss over the three modalities, mean over the updates in its log: {said}. "
                 f"A count, no claim of order. {describe_runs(list(rows.values()))}",
         header=("training", "seed", *BALANCE, "difference"), rows=tuple(lines), words=2)
     return Section(title="Fig. 6: variance of the SSP losses", page="fig-6", tables=(table,),
