@@ -81,10 +81,11 @@ def test_draws_of_surroundings_leave_the_rest_of_a_session_as_it_was():
             assert replace(with_them, surroundings_seed=None) == without
 
 
-def test_sessions_have_surroundings_and_one_asked_distance_is_kept():
-    planned = plan_sessions([BONA_FIDE, "flat_print"], Split.TEST, 200)
+def test_sessions_have_surroundings_and_stay_within_the_distances_asked_for():
+    planned = plan_sessions([BONA_FIDE, "flat_print"], Split.TEST, 200, SessionOptions(distance_m=(0.4, 0.7)))
     assert all(each.recording.session.surroundings_seed is not None for each in planned)
-    assert 0 < np.mean([each.recording.session.fine_depth for each in planned]) < 0.1
+    assert all(0.4 <= each.recording.session.distance_m <= 0.7 for each in planned)
+    assert not any(each.recording.session.fine_depth for each in planned)
     fixed = plan_sessions([BONA_FIDE], Split.TEST, 200, SessionOptions(distance_m=(0.5, 0.5)))
     assert {each.recording.session.distance_m for each in fixed} == {0.5}
 
