@@ -21,7 +21,7 @@ _NEAREST_M = 0.22
 
 
 class Crossing(StrEnum):
-    """Where a second person is. Values are those of `capture.simulated.surroundings.Nearby`."""
+    """Where a second person is."""
 
     OVER_SHOULDER = "over_shoulder"
     BEHIND = "passer_behind"

@@ -27,9 +27,9 @@ class Nearby(StrEnum):
     PANEL = "panel"
     HEADREST = "headrest"
     BOARD = "board"
-    OVER_SHOULDER = "over_shoulder"
-    PASSER_BEHIND = "passer_behind"
-    PASSER_IN_FRONT = "passer_in_front"
+    OVER_SHOULDER = Crossing.OVER_SHOULDER.value
+    PASSER_BEHIND = Crossing.BEHIND.value
+    PASSER_IN_FRONT = Crossing.IN_FRONT.value
 
 
 #: Shares of sessions.
@@ -64,11 +64,6 @@ class Surroundings:
     def kneels(self) -> bool:
         """Whether a holder has no room behind the instrument: the hands come from below the image."""
         return self.nearby not in _LEAVE_ROOM
-
-    @property
-    def wall_behind_m(self) -> float | None:
-        """How far a near wall is behind the eyes; None without one."""
-        return BACK_OF_HEAD_M + self.gap_m if self.nearby is Nearby.WALL else None
 
 
 def draw_surroundings(seed: int) -> Surroundings:

@@ -297,12 +297,11 @@ def plan(grid: GridConfig, machine: MachineConfig, out: Path, assembly: Assembly
     Raises:
         RunConfigError, GridError: as the parts; two rows that are one and the same run.
     """
-    surveyed: dict[str, Any] = {}
+    surveyed: dict[tuple[str, bool], Any] = {}
     jobs: dict[str, Job] = {}
     for config in grid.run_configs():
-        # A method with a network of its own starts from no backbone, so it is surveyed apart.
-        kind = config.method if has_own_backbone(config.method) else "mmdg"
-        given = dataclasses.replace(config, method=kind, settings={}, seed=0, optimiser=OptimiserConfig()).hash
+        alike = dataclasses.replace(config, method="mmdg", settings={}, seed=0, optimiser=OptimiserConfig())
+        given = alike.hash, has_own_backbone(config.method)  # methods of the second kind start from no backbone
         if given not in surveyed:
             surveyed[given] = assembly.survey(config, machine)
         found = surveyed[given]

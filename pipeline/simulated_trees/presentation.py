@@ -19,7 +19,7 @@ from capture.simulated.heads import load_heads
 from capture.simulated.profiles import SensorNoise, SensorProfile, sensor_profile
 from capture.simulated.scene import FACING, NOBODY, Blinking, Body, Light, Scene, Wall
 from capture.simulated.sensors import simulated_rig
-from capture.simulated.surroundings import draw_surroundings
+from capture.simulated.surroundings import Nearby, draw_surroundings
 from detect.faces import Detector
 from mmdg_model.inputs import InputSpecification, crop_levels
 from mmdg_model.scorer import CropPlanes
@@ -96,7 +96,7 @@ def presented_scene(recording: Recording, identity: int | None = None) -> Scene:
                        physics=recording.physics, session_seed=session.movement_seed,
                        instrument_seed=keyed("instrument", recording.noise_seed) & 0x7FFFFFFF,
                        liveliness=session.liveliness, surroundings=surroundings)
-    near_wall = surroundings is not None and surroundings.wall_behind_m is not None
+    near_wall = surroundings is not None and surroundings.nearby is Nearby.WALL
 
     # Whatever bears it, the middle of the face dwells where the session says: a sheet's origin is its own middle, a
     # head's lies between its eyes, and the difference would tell them apart by where the box is.
