@@ -35,11 +35,20 @@ class Mesh:
         return np.asarray(total / np.maximum(length, 1e-20), np.float32)
 
     @cached_property
-    def shading_attributes(self) -> Float32:
-        """(T, 15): normal and texel at corner 0, then what barycentric u and v add; one gather a hit."""
+    def _shading_attributes(self) -> tuple[Float32, Float32, Float32]:
+        """Normal and texel at corner 0, and what barycentric u and v add to them: (T, 5) each."""
         corners = np.concatenate([self.normals[self.triangles], self.texels], axis=2)  # (T, 3, 5)
-        return np.ascontiguousarray(np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0],
-                                                    corners[:, 2] - corners[:, 0]], axis=1))
+        return (np.ascontiguousarray(corners[:, 0]), corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+
+    def normals_and_texels(self, triangle: NDArray[np.int32], u: Float32, v: Float32) -> Float32:
+        """Normals (not of unit length) and texels, (N, 5), at barycentric (u, v) of the given triangles."""
+        corner, along_u, along_v = self._shading_attributes
+        values = corner.take(triangle, axis=0)
+        for share, added in ((u, along_u), (v, along_v)):
+            gathered = added.take(triangle, axis=0)
+            gathered *= share[:, None]
+            values += gathered
+        return values
 
     @cached_property
     def texels_per_metre(self) -> float:

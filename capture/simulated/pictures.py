@@ -22,7 +22,7 @@ from capture.simulated.response import decode_srgb, encode_srgb
 from capture.simulated.scene import Light, Motion, Scene, Wall
 from capture.simulated.species import Ink
 from capture.simulated.view import View
-from capture.simulated.wall import wall_radiance
+from capture.simulated.wall import COLOUR, INFRARED, wall_radiance
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,9 +110,9 @@ def take_picture(*, seed: int, identity: int, portrait_seed: int | None = None, 
         window = (slice(max(round(centre[1] - up), 0), max(round(centre[1] + down), 0)),
                   slice(max(round(centre[0] - left), 0), max(round(centre[0] + right), 0)))
     else:
-        radiance = wall_radiance(view, scene.wall, scene.light)[0].reshape(-1, 3)
+        radiance = wall_radiance(view, scene.wall, scene.light, COLOUR).reshape(-1, 3)
     visible = stage.visible(view, states, window)
-    stage.paint_colour(view, visible, radiance)
+    stage.paint(view, visible, colour=radiance)
     outline = bodies[0].face_points
     assert outline is not None
     places = (view.project(states[0].pose.to_world(outline)) - centre) * [scale, -scale]
@@ -131,8 +131,8 @@ def take_picture(*, seed: int, identity: int, portrait_seed: int | None = None, 
 def _infrared_picture(stage: Stage, view: View, visible: Visible) -> Float32:
     """What an infrared camera beside its lamp saw, (rows, columns): the brighter half of what the person shows is 1 in
     the median, after an 8-bit round trip."""
-    light = wall_radiance(view, stage.scene.wall, stage.scene.light)[1].reshape(-1)
-    stage.paint_infrared(view, visible, light)
+    light = wall_radiance(view, stage.scene.wall, stage.scene.light, INFRARED).reshape(-1)
+    stage.paint(view, visible, infrared=light)
     shown = light[visible.owner.reshape(-1) >= 0]
     skin = float(np.percentile(shown, 75)) if len(shown) else 1.0
     picture = np.rint(np.clip(light / max(skin, 1e-6) / 1.5, 0, 1) * 255) / 255 * 1.5

@@ -74,6 +74,35 @@ class Shaded(NamedTuple):
     facing: Float32
 
 
+class _Painted(NamedTuple):
+    """Radiance that is being painted over: `colour` (N, 3), `infrared` (N,), None where it is not asked for."""
+
+    colour: Float32 | None
+    infrared: Float32 | None
+
+    def at(self, pixels: NDArray[np.intp]) -> _Painted:
+        """A copy of some pixels."""
+        return _Painted(*(None if plane is None else plane[pixels] for plane in self))
+
+    def fourfold(self) -> _Painted:
+        """Every pixel four times, one after the other."""
+        return _Painted(*(None if plane is None else np.repeat(plane, 4, axis=0) for plane in self))
+
+    def put(self, pixels: NDArray[np.intp], shaded: Shaded, passed: float = 0.0) -> None:
+        """Paints some pixels; `passed` is the share of what is behind that still shows."""
+        for plane, values in ((self.colour, shaded.colour), (self.infrared, shaded.infrared)):
+            if plane is not None and values is not None:
+                plane[pixels] = plane[pixels] * np.float32(passed) + values if passed else values
+
+    def average(self, fine: _Painted, pixels: NDArray[np.intp]) -> None:
+        """Each of the `pixels` becomes the mean of its four in `fine`."""
+        if self.colour is not None and fine.colour is not None:
+            # After the sensor has clipped: a glint at an edge is no brighter than white.
+            self.colour[pixels] = np.minimum(fine.colour, 1.0).reshape(-1, 4, 3).mean(axis=1)
+        if self.infrared is not None and fine.infrared is not None:
+            self.infrared[pixels] = fine.infrared.reshape(-1, 4).mean(axis=1)
+
+
 @dataclass(eq=False)
 class Stage:
     """A scene with its ray casters: answers what a view sees, and with what radiance."""
@@ -180,19 +209,14 @@ class Stage:
                  for number in group if len(own := np.flatnonzero((body == number) & nearer))]
         return tuple(layers), tuple(veils), owner
 
-    def paint_colour(self, view: View, visible: Visible, radiance: Float32) -> None:
-        """Writes what is visible over the wall's `radiance` (H * W, 3), edges smoothed."""
-        self._paint(view, visible, radiance, colour=True)
-
-    def paint_infrared(self, view: View, visible: Visible, radiance: Float32) -> list[Float32]:
-        """Writes what is visible over the wall's `radiance` (H * W,), edges smoothed. Returns, for each of
-        `visible.layers`, the cosine between normal and line of sight."""
-        return self._paint(view, visible, radiance, colour=False)
-
-    def _paint(self, view: View, visible: Visible, radiance: Float32, *, colour: bool) -> list[Float32]:
+    def paint(self, view: View, visible: Visible, *, colour: Float32 | None = None,
+              infrared: Float32 | None = None) -> list[Float32]:
+        """Writes what is visible over the wall's radiance, edges smoothed: `colour` (H * W, 3), `infrared` (H * W,),
+        either or both. Returns, for each of `visible.layers`, the cosine between normal and line of sight."""
+        painted = _Painted(colour, infrared)
         edge = edges(visible)
-        wall = radiance[edge].copy()
-        facing = self._put(view.rays, visible.layers, visible.veils, radiance, view.intrinsics.fx, colour=colour)
+        wall = painted.at(edge)
+        facing = self._put(view.rays, visible.layers, visible.veils, painted, view.intrinsics.fx)
         if not len(edge):
             return facing
         rays = view.rays_within(edge)
@@ -200,42 +224,33 @@ class Stage:
         everything = np.arange(len(behind))
         layers, veils, _ = self._resolve(rays, visible.states, behind,
                                          dict.fromkeys((*self.groups, *self.veil_groups), everything))
-        fine = np.repeat(wall, 4, axis=0)
-        self._put(rays, layers, veils, fine, view.intrinsics.fx, colour=colour)
-        # Averaged after the sensor has clipped: a glint at an edge is no brighter than white.
-        limit = 1.0 if colour else np.inf
-        radiance[edge] = np.minimum(fine, limit).reshape(len(edge), 4, *fine.shape[1:]).mean(axis=1)
+        fine = wall.fourfold()
+        self._put(rays, layers, veils, fine, view.intrinsics.fx)
+        painted.average(fine, edge)
         return facing
 
-    def _put(self, rays: Rays, layers: tuple[Layer, ...], veils: tuple[Layer, ...], radiance: Float32,
-             focal_px: float, *, colour: bool) -> list[Float32]:
+    def _put(self, rays: Rays, layers: tuple[Layer, ...], veils: tuple[Layer, ...], painted: _Painted,
+             focal_px: float) -> list[Float32]:
         facing = []
         for layer in layers:
-            shaded = self.shade(rays, layer, focal_px, colour=colour, infrared=not colour)
-            values = shaded.colour if colour else shaded.infrared
-            assert values is not None
-            radiance[layer.pixel] = values
+            shaded = self._shade(rays, layer, focal_px, painted)
+            painted.put(layer.pixel, shaded)
             facing.append(shaded.facing)
         for layer in veils:
-            shaded = self.shade(rays, layer, focal_px, colour=colour, infrared=not colour)
-            values = shaded.colour if colour else shaded.infrared
-            assert values is not None
-            passed = np.float32(self.scene.bodies[layer.body].material.transmission)
-            radiance[layer.pixel] = radiance[layer.pixel] * passed + values
+            painted.put(layer.pixel, self._shade(rays, layer, focal_px, painted),
+                        passed=self.scene.bodies[layer.body].material.transmission)
         return facing
 
-    def shade(self, rays: Rays, layer: Layer, focal_px: float, *, colour: bool, infrared: bool) -> Shaded:
-        """Diffuse light with soft terminator, one specular lobe, and the illuminator's 1/r² in infrared.
+    def _shade(self, rays: Rays, layer: Layer, focal_px: float, painted: _Painted) -> Shaded:
+        """Diffuse light with soft terminator, one specular lobe, and the illuminator's 1/r² in infrared; of what is
+        `painted`.
 
         `layer.pixel` counts among `rays`; `focal_px` says how wide a pixel is on the surface. Of a veil, the light it
         adds itself.
         """
         body, rotation = self.scene.bodies[layer.body], layer.state.pose.rotation
         material, light = body.material, self.scene.light
-        rows = self.mesh(layer.body, layer.state).shading_attributes.take(layer.triangle, axis=0)
-        values = rows[:, :5]
-        values += layer.u[:, None] * rows[:, 5:10]
-        values += layer.v[:, None] * rows[:, 10:]
+        values = self.mesh(layer.body, layer.state).normals_and_texels(layer.triangle, layer.u, layer.v)
         normal = values[:, :3]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-9)[:, None]
         texture = self._albedo(layer, values[:, 3:], focal_px)
@@ -244,11 +259,11 @@ class Stage:
         veiled = np.float32(1 - material.transmission)
         radiance = infrared_radiance = None
         soft = np.float32(material.softness)
-        if colour:
+        if painted.colour is not None:
             if material.emission:
                 # Displays dim off their axis; the raster of their pixels beats with the camera's.
                 glow = material.emission * np.power(np.clip(facing, 0.05, 1), np.float32(0.7))
-                radiance = texture[:, :3] * glow[:, None].astype(np.float32)
+                radiance = texture[:, :3] * glow.astype(np.float32, copy=False)[:, None]
                 if material.pixel_pitch_m:
                     radiance *= self._raster(layer, values[:, 3:], focal_px)
             else:
@@ -256,12 +271,12 @@ class Stage:
                 up = rotation.T @ np.array([0.0, -1.0, 0.0])
                 diffuse = np.maximum((normal @ towards_key.astype(np.float32) + soft) / (1 + soft), 0) * light.key
                 diffuse += light.ambient * (0.75 + 0.25 * (normal @ up.astype(np.float32)))
-                tint = np.array(light.tint, np.float32) * veiled
-                radiance = texture[:, :3] * diffuse[:, None].astype(np.float32) * tint
+                radiance = texture[:, :3] * diffuse.astype(np.float32, copy=False)[:, None]
+                radiance *= np.array(light.tint, np.float32) * veiled
             if material.gloss:
                 radiance += _lobe(normal, towards_eye, facing, light, rotation, material.shininess)[:, None] \
                     * np.float32(material.gloss * light.key)
-        if infrared:
+        if painted.infrared is not None:
             lit = np.maximum((facing + soft * 0.5) / (1 + soft * 0.5), 0)
             fall_off = 1 / np.square(layer.depth_m * rays.lengths[layer.pixel])
             infrared_radiance = texture[:, 3] * veiled * (lit * fall_off + np.float32(light.room_infrared))

@@ -27,7 +27,7 @@ from capture.simulated.scene import Scene, turn
 from capture.simulated.stereo import DepthErrors
 from capture.simulated.time_of_flight import TimeOfFlightErrors
 from capture.simulated.view import View
-from capture.simulated.wall import wall_radiance
+from capture.simulated.wall import COLOUR, INFRARED, wall_radiance
 
 __all__ = ["DEPTH_SCALE_M", "STEREO_BASELINE_M", "Planes", "SensorNoise", "Sensors", "simulated_rig"]
 
@@ -121,16 +121,17 @@ class Sensors:
         self.depth_view = shared_view(rig.intrinsics[StreamKind.DEPTH], Extrinsics.identity())
         shape = (self.depth_view.intrinsics.height, self.depth_view.intrinsics.width)
         colour_shape = (self.colour_view.intrinsics.height, self.colour_view.intrinsics.width)
-        self._wall_colour = wall_radiance(self.colour_view, scene.wall, scene.light)[0]
+        self._wall_colour = wall_radiance(self.colour_view, scene.wall, scene.light, COLOUR)
         settled = np.random.default_rng([seed, 44])
         # Automatic exposure, settled: skin (0.6) at the scene's nominal distance gives about code 150, give or take.
         jitter = (0.08 if noise.full_well is not None else 0.0) * settled.standard_normal(2)
         self._light_level = scene.light.level if noise.full_well is not None else 1.0
         self._exposure = float(np.exp(jitter[0])) * self._light_level ** 0.15
         self._infrared_gain = np.float32(290.0 * scene.nominal_distance_m ** 2 * np.exp(jitter[1]))
-        visible, infrared = wall_radiance(self.depth_view, scene.wall, scene.light)
-        self._wall_infrared = infrared
-        self._wall_visible = visible @ _VISIBLE_WEIGHTS if profile.visible_share else None
+        wall = wall_radiance(self.depth_view, scene.wall, scene.light,
+                             COLOUR + INFRARED if profile.visible_share else INFRARED)
+        self._wall_infrared = np.ascontiguousarray(wall[..., -1])
+        self._wall_visible = np.ascontiguousarray(wall[..., :3]) @ _VISIBLE_WEIGHTS if profile.visible_share else None
         self._bank = NormalBank(max(int(np.prod(shape)), int(np.prod(colour_shape))))
         self._colour_path = ColourPath(noise, self._bank, fixed_gains(rig.serial, 1, colour_shape, noise.fixed_pattern))
         self._errors = DepthErrors(shape, noise, seed)
@@ -149,7 +150,7 @@ class Sensors:
         if self.noise.full_well is None:
             return
         level = np.ascontiguousarray(self._wall_infrared[::_METERED, ::_METERED]).reshape(-1)
-        self.stage.paint_infrared(coarse, visible, level)
+        self.stage.paint(coarse, visible, infrared=level)
         metered = visible.owner.reshape(-1) >= 0 if visible.layers else slice(None)
         bright = float(np.percentile(level[metered], 95)) * float(self._infrared_gain)
         self._infrared_gain *= np.float32(min(215 / max(bright, 1e-6), 1.0))
@@ -178,7 +179,7 @@ class Sensors:
                 smear_px: tuple[float, float]) -> NDArray[np.uint8]:
         visible = self.stage.visible(self.colour_view, states)
         radiance = self._wall_colour.copy()
-        self.stage.paint_colour(self.colour_view, visible, radiance.reshape(-1, 3))
+        self.stage.paint(self.colour_view, visible, colour=radiance.reshape(-1, 3))
         return self._colour_path.finish(radiance, self._exposure, rng, _region(visible), self._light_level, smear_px)
 
     def _depth_and_infrared(self, index: int, states: list[BodyState],
@@ -195,16 +196,16 @@ class Sensors:
         """What falls on the infrared imager, in codes, before blur and noise: as if lit evenly, and as it is lit; and
         how squarely each layer faces the imager."""
         even = self._wall_infrared.copy()
-        facing = self.stage.paint_infrared(self.depth_view, visible, even.reshape(-1))
+        seen = None if self._wall_visible is None else np.repeat(self._wall_visible[..., None], 3, axis=2)
+        facing = self.stage.paint(self.depth_view, visible, infrared=even.reshape(-1),
+                                  colour=None if seen is None else seen.reshape(-1, 3))
         even *= self._infrared_gain
         if self.profile.emitter is EmitterState.OFF:
             even *= np.float32(0.05)
         level = even
         if self._dots is not None:
             level = even * projected_dots(self._dots, self.depth_view, visible.depth_m)
-        if self._wall_visible is not None:
-            seen = np.repeat(self._wall_visible[..., None], 3, axis=2)
-            self.stage.paint_colour(self.depth_view, visible, seen.reshape(-1, 3))
+        if seen is not None:
             level = level + (seen @ _VISIBLE_WEIGHTS) * np.float32(255 * self.profile.visible_share)
         return even, level, facing
 

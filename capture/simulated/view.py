@@ -55,7 +55,8 @@ class View:
             x, y = plane[:, 0, 0].reshape(column.shape), plane[:, 0, 1].reshape(column.shape)
         else:
             x, y = (column - i.cx) / i.fx, (row - i.cy) / i.fy
-        local = np.stack([x, y, np.ones_like(x)], axis=-1)
+        local = np.empty((*x.shape, 3))
+        local[..., 0], local[..., 1], local[..., 2] = x, y, 1.0
         return np.asarray(local @ self.from_world.matrix, np.float32)  # rows: R^T d
 
     @cached_property
@@ -63,15 +64,19 @@ class View:
         """One ray through the centre of every pixel, row by row."""
         return Rays(origin=self.origin, directions=self.directions.reshape(-1, 3))
 
-    @cached_property
-    def _steps(self) -> tuple[Float32, Float32]:
-        """How a direction changes by one column and by one row, (H * W, 3) each."""
-        return (np.gradient(self.directions, axis=1).reshape(-1, 3),
-                np.gradient(self.directions, axis=0).reshape(-1, 3))
+    def _step(self, pixels: NDArray[np.intp], axis: int) -> Float32:
+        """How a direction changes by one row (`axis` 0) or one column (1) at the given pixels, (N, 3)."""
+        place = np.unravel_index(pixels, self.directions.shape[:2])
+        last = self.directions.shape[axis] - 1
+        before, after = np.maximum(place[axis] - 1, 0), np.minimum(place[axis] + 1, last)
+        apart = (after - before).astype(np.float32)[:, None]
+        if axis == 0:
+            return np.asarray((self.directions[after, place[1]] - self.directions[before, place[1]]) / apart)
+        return np.asarray((self.directions[place[0], after] - self.directions[place[0], before]) / apart)
 
     def rays_within(self, pixels: NDArray[np.intp]) -> Rays:
         """Four rays inside each of the given pixels (flat indices), pixel by pixel: a rotated square grid."""
-        across, down = (step[pixels] for step in self._steps)
+        across, down = self._step(pixels, 1), self._step(pixels, 0)
         middle = self.directions.reshape(-1, 3)[pixels]
         offsets = np.array([[-0.125, -0.375], [0.375, -0.125], [0.125, 0.375], [-0.375, 0.125]], np.float32)
         spread = middle[:, None] + offsets[None, :, :1] * across[:, None] + offsets[None, :, 1:] * down[:, None]

@@ -27,8 +27,13 @@ def _plaster(seed: int) -> Float32:
     return np.asarray(noise / noise.std(), np.float32)
 
 
-def wall_radiance(view: View, wall: Wall, light: Light) -> tuple[Float32, Float32]:
-    """Colour (H, W, 3) and infrared (H, W) radiance of the wall: plaster, a darker door and a picture.
+#: Bands of `wall_radiance`: red, green, blue; near infrared.
+COLOUR, INFRARED = (0, 1, 2), (3,)
+
+
+def wall_radiance(view: View, wall: Wall, light: Light, bands: tuple[int, ...]) -> Float32:
+    """Radiance of the wall in some `bands` (red, green, blue, infrared), (H, W, bands): plaster, a darker door and a
+    picture.
 
     The wall stands out of focus behind the subject: it is painted at half the view's resolution and enlarged.
     """
@@ -51,11 +56,11 @@ def wall_radiance(view: View, wall: Wall, light: Light) -> tuple[Float32, Float3
     lit = np.float32(light.ambient * 0.8) + np.float32(0.35 * light.key) * (1 - np.float32(0.12) * y / scale)
     squared_length = np.einsum("ijk,ijk->ij", directions, directions)
     returned = -cosine / np.sqrt(squared_length) / (depth * depth * squared_length) + np.float32(light.room_infrared)
-    bands = []
-    for band in range(4):
+    painted = []
+    for band in bands:
         shade = plaster * albedo[band]
         shade[door] *= np.float32(0.6 * (1.0, 0.8, 0.6, 0.9)[band])
         shade[picture] *= np.float32((0.35, 0.5, 0.7, 0.8)[band])
-        bands.append(shade * (returned if band == 3 else lit * np.float32(light.tint[band])))
-    whole = cv2.resize(cv2.merge(bands), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(whole[..., :3]), np.ascontiguousarray(whole[..., 3])
+        painted.append(shade * (returned if band == 3 else lit * np.float32(light.tint[band])))
+    whole = cv2.resize(cv2.merge(painted), (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(whole.reshape(height, width, len(bands)), np.float32)
