@@ -76,12 +76,12 @@ def main() -> None:
         print(f"  {scene:26s} processor: {1e3 / p50:6.1f} sets/s, p50 {p50:6.1f} ms, p95 {p95:6.1f} ms   "
               f"wall: {1e3 / wall_p50:6.1f} sets/s, p50 {wall_p50:6.1f} ms, p95 {wall_p95:6.1f} ms")
     spent: Counter[str] = Counter()
-    for owner, name in ((RayCaster, "cast"), (Stage, "visible"), (Stage, "shade"), (ColourPath, "finish"),
+    for owner, name in ((RayCaster, "cast"), (Stage, "visible"), (Stage, "paint"), (ColourPath, "finish"),
                         (sensors_module, "stereo_shadow"), (stereo_module.DepthErrors, "applied"),
                         (sensors_module.Sensors, "planes")):
         timed(owner, name, spent)
     milliseconds("bona_fide", options.frames, options.distance)
-    print("where bona_fide spends it (inner calls included; Stage.visible contains RayCaster.cast):")
+    print("where bona_fide spends it (inner calls included; Stage.visible and Stage.paint contain RayCaster.cast):")
     for name, seconds in spent.most_common():
         print(f"  {name:32s} {100 * seconds / spent['Sensors.planes']:5.1f} %")
 
