@@ -99,6 +99,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         uncertainty_weight: nats taken off the evidence for acceptance, per unit of mean class-token uncertainty.
         required_modalities: a score without one of these is no evidence.
         gating_conditions: observations with one of these are no evidence.
+        camera_kinds: `CameraDescription.camera_kind`s whose scores are evidence; empty: all. A compiled policy has
+            those of the sessions that its threshold rests on.
         allowed_purposes: checkpoints made for anything else never lead to `bona_fide` or `attack`. One trained on
             simulated data decides on simulated cameras alone, whatever stands here (`verdict.conclude`).
         keepalive_ms: interval in which a kiosk must show life; two missed end the session as abandoned.
@@ -130,6 +132,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     uncertainty_weight: float = 1.0
     required_modalities: tuple[Modality, ...] = (Modality.RGB, Modality.DEPTH, Modality.INFRARED)
     gating_conditions: tuple[str, ...] = DEFAULT_GATES
+    camera_kinds: tuple[str, ...] = ()
     allowed_purposes: tuple[Purpose, ...] = (Purpose.RELEASE,)
     keepalive_ms: int = 1_000
     expires_in_ms: int = 5_000

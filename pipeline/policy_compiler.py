@@ -39,7 +39,7 @@ from pipeline.policy import Policy, PolicyError, parse_policy
 from pipeline.sequential_test import effective, floor_ms
 
 #: Of the file. A file of another version is refused. 2: `calibration_id` of 16 digits, camera kinds, counts of people.
-VERSION = 2
+VERSION = 3
 #: Thresholds tried between the most evidence that a session can gather and the policy's own bound.
 THRESHOLDS = 400
 
@@ -91,7 +91,7 @@ class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if not 0.5 <= self.confidence < 1:
             raise PolicyError(f"{place}.confidence: {self.confidence!r} is out of range, allowed is [0.5, 1)")
         own = {"name", "apcer_max", "bpcer_max", "deadline_ms", "required_modalities", "allowed_purposes"}
-        if wrong := sorted(own & set(self.settings) | {"threshold_id"} & set(self.settings)):
+        if wrong := sorted(own & set(self.settings) | {"threshold_id", "camera_kinds"} & set(self.settings)):
             raise PolicyError(f"{place}.settings.{wrong[0]}: state it one level up, or not at all")
         values = {"name": self.name, "apcer_max": self.apcer_max, "deadline_ms": self.deadline_ms,
                   "required_modalities": self.required_modalities, "allowed_purposes": self.allowed_purposes,
@@ -241,8 +241,10 @@ class CompiledPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                                          allow_nan=False).encode()).hexdigest()
 
     def in_force(self) -> Policy:
-        """What decides: the policy with its bound of acceptance raised to the threshold, never lowered."""
+        """What decides: the policy with its bound of acceptance raised to the threshold, never lowered, on the kinds of
+        camera that the sessions were of."""
         return msgspec.structs.replace(self.policy, threshold_id=self.threshold_id,
+                                       camera_kinds=self.provenance.camera_kinds,
                                        min_accept_evidence=max(self.policy.min_accept_evidence, self.threshold))
 
 

@@ -19,7 +19,8 @@ REASONS = {
     "device_lost": "the camera was lost",
     "model_unverified": "the checkpoint may not decide here: it is untrained, or trained on simulated data only on a "
                         "camera that is not simulated, or policy does not allow its purpose",
-    "calibration_missing": "what this camera's scores are worth as evidence was never measured: mmdg calibrate score",
+    "calibration_missing": "what scores of this kind of camera are worth as evidence was never measured: "
+                           "mmdg calibrate score, mmdg policy compile",
     "model_changed": "the checkpoint changed during the session",
     "engine_error": "a process of the pipeline was lost",
     "engine_stopped": "the pipeline was stopped",

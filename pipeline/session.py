@@ -367,10 +367,13 @@ class Session:
         return None
 
     def _policy_for(self, score: Score) -> Policy | None:
-        """The policy with the map of the score's modalities on this kind of camera; None: nobody has calibrated it.
+        """The policy with the map of the score's modalities on this kind of camera; None: nobody has calibrated it, or
+        the policy's threshold was measured on other kinds.
 
         A checkpoint's own operating point is of all three modalities, and so are the numbers that a policy states.
         """
+        if not self._kind_was_measured():
+            return None
         if self.calibration is None:
             return self.policy if frozenset(score.modalities) == _MODALITIES else None
         kind = self._last.camera_kind if self._last is not None else ""
@@ -379,9 +382,14 @@ class Session:
             return None
         return self.request.policy.mapped(found)
 
+    def _kind_was_measured(self) -> bool:
+        """Whether the policy's threshold holds for this kind of camera."""
+        kinds = self.policy.camera_kinds
+        return not kinds or (self._last is not None and self._last.camera_kind in kinds)
+
     def _lacking_calibration(self, used: frozenset[str]) -> tuple[Reason, str]:
         """Which modality the least calibrated subset has beyond the used ones; none where no such subset exists."""
-        subsets = [_MODALITIES] if self.calibration is None else [
+        subsets = [] if not self._kind_was_measured() else [_MODALITIES] if self.calibration is None else [
             frozenset[str](one.modalities) for one in self.calibration.maps
             if self._last is not None and one.camera_kind == self._last.camera_kind]
         wider = sorted((subset for subset in subsets if used < subset), key=len)

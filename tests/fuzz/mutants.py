@@ -115,6 +115,7 @@ MUTANTS = (
        _conclude("facts.announced.purpose is Purpose.SIMULATED and not facts.simulated_camera")),
     _m("calibration of the subset", "uncalibrated_camera uncalibrated_subset",
        _session("_refusal", "self._policy_for(score) is None")),
+    _m("camera of the threshold", "unmeasured_camera", _session("_policy_for", "not self._kind_was_measured()")),
     _m("calibration of the model", "calibration_of_another_model",
        _engine("_calibrated", "self.calibration is None", "True"),
        _session("_policy_for", "self.calibration.model.sha256 != score.model_hash")),

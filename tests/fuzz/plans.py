@@ -703,6 +703,13 @@ def uncalibrated_camera(rng, plan):
     _seen(plan.frames, camera_kind=rng.choice(["", "other-kind"]))
 
 
+@fault(never=True)
+def unmeasured_camera(rng, plan):
+    """The policy's threshold was measured on other kinds of camera."""
+    plan.begin["policy"] = "asked"
+    _seen(plan.frames, camera_kind=rng.choice(["", "other-kind"]))
+
+
 @fault()
 def uncalibrated_subset(rng, plan):
     """Fewer modalities than all, and nobody has calibrated their scores."""

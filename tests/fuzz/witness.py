@@ -164,6 +164,8 @@ class SessionWitness:
 
     def _numbers(self, used: frozenset, kind: str) -> Numbers | None:
         policy = self.policy
+        if policy.camera_kinds and kind not in policy.camera_kinds:
+            return None
         if self.calibration is None:
             rho = 0.95 if policy.frame_correlation is None else policy.frame_correlation
             return Numbers(policy.logit_scale or 1.0, -(policy.training_log_odds or 0.0), rho, policy.llr_clip,

@@ -44,7 +44,8 @@ _GATE = Policy(name="gate", frame_correlation=0.3, min_frames=3, min_time_ms=60,
 POLICIES = {"gate": _GATE,
             "two": msgspec.structs.replace(_GATE, name="two", required_modalities=(Modality.RGB, Modality.DEPTH)),
             "demo": msgspec.structs.replace(_GATE, name="demo", allowed_purposes=(Purpose.RELEASE, Purpose.SIMULATED)),
-            "asked": msgspec.structs.replace(_GATE, name="asked", threshold_id="cd" * 32, deadline_ms=600)}
+            "asked": msgspec.structs.replace(_GATE, name="asked", threshold_id="cd" * 32, deadline_ms=600,
+                                             camera_kinds=("another-kind", KIND))}
 LIMITS = LockoutLimits(attacks=3, window_s=600, lock_s=60, longest_s=240, sessions_per_minute=6)
 ENGINE_KEY = DecisionSigner(bytes(range(32)))
 FOREIGN_KEY = DecisionSigner(bytes(range(1, 33)))

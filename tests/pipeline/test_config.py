@@ -137,6 +137,7 @@ def test_a_compiled_policy_brings_its_threshold_and_pins_its_checkpoint(tmp_path
     assert settings.policy.upper_bound == compiled.threshold > compiled.policy.upper_bound
     assert settings.policy.threshold_id == compiled.threshold_id
     assert settings.inference.sha256 == "a" * 64
+    assert settings.policy.camera_kinds == compiled.provenance.camera_kinds
     assert settings.policy.check() is settings.policy
 
 

@@ -127,6 +127,7 @@ def test_a_threshold_is_never_below_the_policys_own_bound():
     assert stricter.in_force().upper_bound == stricter.threshold > found.threshold
     assert stricter.in_force().lower_bound == stricter.policy.lower_bound
     assert stricter.in_force().threshold_id == stricter.threshold_id
+    assert stricter.in_force().camera_kinds == ("simulated-d4xx",)
 
 
 def test_the_threshold_of_the_operating_point_is_the_loosest_that_is_tried():
@@ -206,6 +207,7 @@ def test_sessions_that_do_not_fit_the_policy_are_refused(judged, changes, said):
     ({"name": "x", "apcer_max": 0.01, "deadline_ms": 1000, "settings": {"deadline_ms": 9}}, "state it one level up"),
     ({"name": "x", "apcer_max": 0.01, "deadline_ms": 1000, "settings": {"threshold_id": "a"}}, "or not at all"),
     ({"name": "x", "apcer_max": 0.01, "deadline_ms": 1000, "settings": {"llr": 9}}, "llr"),
+    ({"name": "x", "apcer_max": 0.01, "deadline_ms": 1000, "settings": {"camera_kinds": []}}, "or not at all"),
     ({"name": "x", "apcer_max": 0.01, "deadline_ms": 1000, "required_modalities": ["depth"]}, "must name rgb"),
     (["x"], "policy.yaml"),
 ])

@@ -114,6 +114,19 @@ def test_a_subset_without_a_map_is_no_evidence_and_never_accepted(maps, used, ki
     assert scene.events[-1].reason == "timeout"
 
 
+@pytest.mark.parametrize("file", [None, calibration()])
+@pytest.mark.parametrize("used", [FULL, RGB_D])
+def test_a_kind_of_camera_that_the_policys_threshold_was_not_measured_on_is_never_accepted(file, used):
+    measured = msgspec.structs.replace(LENIENT, camera_kinds=("intel-realsense-d435i", "simulated-sr300"))
+    record = Scene(file, measured).to_the_end(modalities=used, logit=50.0)
+    assert (record.verdict, record.reason) == (Verdict.UNDECIDED, "calibration_missing")
+    assert record.frames_used == 0
+    silent = Scene(file, measured, kind="").to_the_end(modalities=used, logit=50.0)
+    assert (silent.verdict, silent.reason) == (Verdict.UNDECIDED, "calibration_missing")
+    own = msgspec.structs.replace(LENIENT, camera_kinds=("simulated-sr300", KIND))
+    assert Scene(file, own).to_the_end(logit=50.0).verdict is Verdict.BONA_FIDE
+
+
 def test_of_two_wider_subsets_the_nearest_names_what_is_missing():
     policy = msgspec.structs.replace(LENIENT, required_modalities=(Modality.RGB,))
     maps = [evidence_map(), evidence_map(("rgb", "infrared"))]
