@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.fuzz import campaign, plans
+from tests.fuzz import campaign, random_cases
 from tests.fuzz.campaign import BLOCK, Case, Tally
 from tests.fuzz.decoders import TARGETS, DecoderFault, attempt, mutated
 from tests.fuzz.mutants import MUTANTS, noticed, opens_enough
@@ -64,7 +64,7 @@ def sessions(seed: int, faulted: int, jobs: int, out: Path, minutes: float, *, h
         hopeless: faulted sessions with one fault each after which nothing may open, and only those count.
     """
     # Without those that configure the whole case: another session's fault may set right what they took away.
-    names = sorted(plans.NEVER - plans.CONFIGURES - plans.CALIBRATES) if hopeless else None
+    names = sorted(random_cases.NEVER - random_cases.CONFIGURES - random_cases.CALIBRATES) if hopeless else None
     total, began, saved = Tally(), time.monotonic(), 0
     with _progress() as bar, ProcessPoolExecutor(jobs) as pool:
         task = bar.add_task("faulted sessions", total=faulted)

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipeline import audit_check
-from tests.fuzz import plans
-from tests.fuzz.plans import Case
+from tests.fuzz import random_cases
+from tests.fuzz.random_cases import Case
 from tests.fuzz.world import FuzzLog, Violation, World
 
 #: Cases that share one audit log.
@@ -50,7 +50,7 @@ class Tally:
 
 def case_of(seed: int, index: int, names: list[str] | None = None) -> Case:
     """The case of this number: always the same."""
-    return plans.make(random.Random(f"{seed}:{index}"), names)
+    return random_cases.make(random.Random(f"{seed}:{index}"), names)
 
 
 def play(case: Case, log: FuzzLog | None, folder: Path | None = None) -> World:
