@@ -18,7 +18,7 @@ import pytest
 from pipeline.key_files import KeyDirectory
 from pipeline.kiosk_client import KioskClient, KioskDecision, KioskError, is_open
 from tests.pipeline.curve_peers import free_endpoint
-from tests.pipeline.test_kiosk_client import GOOD, SIGNER, STRANGER, a_session
+from tests.pipeline.signed_decisions import GOOD, SIGNER, STRANGER, a_session
 from tests.pipeline.test_kiosk_conformance import engine
 
 ROOT = Path(__file__).resolve().parents[2]
