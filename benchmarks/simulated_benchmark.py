@@ -5,9 +5,9 @@
 
 Films recordings, as `mmdg simulate benchmark` does, and prints processor time: building the scene, opening the camera,
 rendering, and everything after it (detector, aligner, levels, files), in frames a second of one undisturbed core. The
-first form is for looking at species, the second is what a tree costs. What a process does once (imports, the first
-recording of each domain with its camera's tables) is printed on its own. All figures are of simulated data and from one
-run.
+first form is for looking at species, the second is what a tree costs. What a process does once (loading the
+detector, a recording of each domain with its camera's tables) is printed on its own. All figures are of simulated data
+and from one run.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def main() -> None:
                                           DOMAINS[recording.domain].jpeg_quality)
     once = time.process_time()
     with BlazeFaceDetector() as detector, tempfile.TemporaryDirectory() as folder:
-        for first in {recording.domain: recording for recording in recordings}.values():
-            film(first, folder)
+        for each in {recording.domain: recording for recording in recordings}.values():
+            film(each, folder)
         once = time.process_time() - once
         frames = num_bytes = 0
         spent.clear()

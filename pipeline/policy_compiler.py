@@ -39,6 +39,7 @@ from pipeline.policy import Policy, PolicyError, parse_policy
 from pipeline.sequential_test import effective, floor_ms
 
 #: Of the file. A file of another version is refused. 2: `calibration_id` of 16 digits, camera kinds, counts of people.
+#: 3: the policy's own `camera_kinds`.
 VERSION = 3
 #: Thresholds tried between the most evidence that a session can gather and the policy's own bound.
 THRESHOLDS = 400

@@ -376,22 +376,26 @@ class Session:
             return None
         if self.calibration is None:
             return self.policy if frozenset(score.modalities) == _MODALITIES else None
-        kind = self._last.camera_kind if self._last is not None else ""
-        found = self.calibration.map_for(kind, score.modalities)
+        found = self.calibration.map_for(self._camera_kind, score.modalities)
         if found is None or self.calibration.model.sha256 != score.model_hash:
             return None
         return self.request.policy.mapped(found)
 
+    @property
+    def _camera_kind(self) -> str:
+        """Of the last observation; "", for which nothing is calibrated, before the first."""
+        return self._last.camera_kind if self._last is not None else ""
+
     def _kind_was_measured(self) -> bool:
         """Whether the policy's threshold holds for this kind of camera."""
-        kinds = self.policy.camera_kinds
-        return not kinds or (self._last is not None and self._last.camera_kind in kinds)
+        return not self.policy.camera_kinds or self._camera_kind in self.policy.camera_kinds
 
     def _lacking_calibration(self, used: frozenset[str]) -> tuple[Reason, str]:
         """Which modality the least calibrated subset has beyond the used ones; none where no such subset exists."""
-        subsets = [] if not self._kind_was_measured() else [_MODALITIES] if self.calibration is None else [
-            frozenset[str](one.modalities) for one in self.calibration.maps
-            if self._last is not None and one.camera_kind == self._last.camera_kind]
+        if not self._kind_was_measured():
+            return Reason.CALIBRATION_MISSING, Reason.CALIBRATION_MISSING.value
+        subsets = [_MODALITIES] if self.calibration is None else [
+            frozenset[str](one.modalities) for one in self.calibration.maps if one.camera_kind == self._camera_kind]
         wider = sorted((subset for subset in subsets if used < subset), key=len)
         if not wider:
             return Reason.CALIBRATION_MISSING, Reason.CALIBRATION_MISSING.value

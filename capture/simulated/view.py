@@ -66,13 +66,11 @@ class View:
 
     def _step(self, pixels: NDArray[np.intp], axis: int) -> Float32:
         """How a direction changes by one row (`axis` 0) or one column (1) at the given pixels, (N, 3)."""
-        place = np.unravel_index(pixels, self.directions.shape[:2])
-        last = self.directions.shape[axis] - 1
-        before, after = np.maximum(place[axis] - 1, 0), np.minimum(place[axis] + 1, last)
-        apart = (after - before).astype(np.float32)[:, None]
-        if axis == 0:
-            return np.asarray((self.directions[after, place[1]] - self.directions[before, place[1]]) / apart)
-        return np.asarray((self.directions[place[0], after] - self.directions[place[0], before]) / apart)
+        before, after = (list(np.unravel_index(pixels, self.directions.shape[:2])) for _ in range(2))
+        before[axis] = np.maximum(before[axis] - 1, 0)
+        after[axis] = np.minimum(after[axis] + 1, self.directions.shape[axis] - 1)
+        apart = (after[axis] - before[axis]).astype(np.float32)[:, None]
+        return np.asarray((self.directions[tuple(after)] - self.directions[tuple(before)]) / apart)
 
     def rays_within(self, pixels: NDArray[np.intp]) -> Rays:
         """Four rays inside each of the given pixels (flat indices), pixel by pixel: a rotated square grid."""

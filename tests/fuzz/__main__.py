@@ -22,10 +22,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.fuzz import campaign, random_cases
+from tests.fuzz import campaign
 from tests.fuzz.campaign import BLOCK, Case, Tally
 from tests.fuzz.decoders import TARGETS, DecoderFault, attempt, mutated
 from tests.fuzz.mutants import MUTANTS, noticed, opens_enough
+from tests.fuzz.plan import CALIBRATES, CONFIGURES, NEVER
 from tests.fuzz.world import Violation
 
 _MOST_SAVED = 5
@@ -64,7 +65,7 @@ def sessions(seed: int, faulted: int, jobs: int, out: Path, minutes: float, *, h
         hopeless: faulted sessions with one fault each after which nothing may open, and only those count.
     """
     # Without those that configure the whole case: another session's fault may set right what they took away.
-    names = sorted(random_cases.NEVER - random_cases.CONFIGURES - random_cases.CALIBRATES) if hopeless else None
+    names = sorted(NEVER - CONFIGURES - CALIBRATES) if hopeless else None
     total, began, saved = Tally(), time.monotonic(), 0
     with _progress() as bar, ProcessPoolExecutor(jobs) as pool:
         task = bar.add_task("faulted sessions", total=faulted)

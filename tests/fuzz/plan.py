@@ -79,3 +79,8 @@ def change_seen(frames: list[Frame], **changes: Any) -> None:
     for frame in frames:
         if frame.seen is not None:
             frame.seen |= changes
+
+
+def timer_stops(plan: Plan, at: float = 20) -> None:
+    """The engine's timer rings no more from then on."""
+    plan.extra.append((at, "timer", {"on": False}))

@@ -14,8 +14,6 @@ import tests.fuzz.faults  # noqa: F401 registers them
 from tests.fuzz.plan import CALIBRATES, CONFIGURES, FAULTS, NEVER, Frame, Plan
 from tests.fuzz.world import CAMERAS, MODEL_HASH, PERIOD_MS
 
-__all__ = ["CALIBRATES", "CONFIGURES", "FAULTS", "NEVER", "Case", "make"]
-
 #: Share of cases without any fault.
 HONEST = 0.15
 

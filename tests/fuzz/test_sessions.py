@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import campaign, mutants, random_cases
+from tests.fuzz import campaign, mutants
 from tests.fuzz.campaign import case_of, count, play
+from tests.fuzz.plan import CONFIGURES, FAULTS
 from tests.fuzz.world import FuzzLog, Violation
 
 SEED = 20261123
@@ -19,10 +20,10 @@ def test_nothing_opens_on_faulted_evidence_and_nearly_every_honest_session_does(
     assert tally.unfaulted > 300
     assert tally.never_opened == 0 < tally.never
     assert {"bona_fide", "attack", "undecided"} == set(tally.verdicts)
-    assert set(random_cases.FAULTS) - random_cases.CONFIGURES <= set(tally.by_fault), "every fault takes part"
+    assert set(FAULTS) - CONFIGURES <= set(tally.by_fault), "every fault takes part"
 
 
-@pytest.mark.parametrize("name", sorted(random_cases.FAULTS))
+@pytest.mark.parametrize("name", sorted(FAULTS))
 def test_each_fault_alone_breaks_no_rule(name, tmp_path):
     campaign.campaign(SEED, range(6), tmp_path, names=[name])
 

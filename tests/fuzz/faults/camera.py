@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz.plan import change_scores, change_seen, fault, prolong, some_frames
+from tests.fuzz.plan import change_scores, change_seen, fault, prolong, some_frames, timer_stops
 from tests.fuzz.world import PERIOD_MS
 
 
@@ -61,7 +61,7 @@ def away_for_long(rng, plan):
     prolong(plan, 24)
     change_seen(plan.frames[1:15], tracks=[])
     if rng.random() < 0.5:
-        plan.extra.append((60, "timer", {"on": False}))
+        timer_stops(plan, 60)
 
 
 @fault()
@@ -131,7 +131,7 @@ def stall(rng, plan):
     for frame in plan.frames[start:]:
         frame.at += 260.0
     if rng.random() < 0.6:
-        plan.extra.append((20, "timer", {"on": False}))
+        timer_stops(plan)
 
 
 @fault()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tests.fuzz.plan import OTHER_MODEL, Frame, change_scores, change_seen, fault, prolong, some_frames
+from tests.fuzz.plan import OTHER_MODEL, Frame, change_scores, change_seen, fault, prolong, some_frames, timer_stops
 from tests.fuzz.world import CAMERAS
 
 
@@ -62,7 +62,7 @@ def stale_frames(rng, plan):
     lag = rng.uniform(305, 390)
     plan.frames = [Frame(f.at + lag, f.sequence, f.seen, f.score, f.delay) for f in plan.frames]
     change_seen(plan.frames, lag_ms=lag - 2)
-    plan.extra.append((0.5, "timer", {"on": False}))
+    timer_stops(plan, 0.5)
 
 
 @fault(never=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tests.fuzz.plan import OTHER_MODEL, Plan, change_scores, change_seen, fault, prolong
+from tests.fuzz.plan import OTHER_MODEL, Plan, change_scores, change_seen, fault, prolong, timer_stops
 from tests.fuzz.world import MODEL_HASH
 
 
@@ -24,7 +24,7 @@ def never_a_keepalive(rng, plan):
     _slowly(plan, 21)
     plan.keepalives = False
     if rng.random() < 0.5:
-        plan.extra.append((20, "timer", {"on": False}))
+        timer_stops(plan)
 
 
 @fault(never=True)
@@ -32,7 +32,7 @@ def evidence_after_the_deadline(rng, plan):
     plan.begin["deadline_ms"] = 500
     _slowly(plan, 18)
     if rng.random() < 0.6:
-        plan.extra.append((20, "timer", {"on": False}))
+        timer_stops(plan)
 
 
 @fault(never=True)
@@ -43,7 +43,7 @@ def scores_after_the_deadline(rng, plan):
     plan.frames = [frame for frame in plan.frames if frame.at < 490]
     for frame in plan.frames:
         frame.delay = 505 + frame.at / 100 - frame.at
-    plan.extra.append((20, "timer", {"on": False}))
+    timer_stops(plan)
 
 
 @fault(never=True)
