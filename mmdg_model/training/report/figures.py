@@ -25,6 +25,8 @@ from mmdg_model.training.scores import Split, read_scores
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _LINES = ("-", "--", ":", "-.")
 _MODALITIES = ("rgb", "depth", "infrared")
+#: Panels beside each other; more of them become too small to read in a page.
+_MOST_COLUMNS = 3
 _DET_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6)
 #: Losses are drawn as running means over a 25th of the run, at most 40 updates.
 _LONGEST_WINDOW, _WINDOWS = 40, 25
@@ -159,7 +161,9 @@ def _ssp(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
               if any(f"ssp/{name}" in series for name in _MODALITIES)]
     if not curves:
         return None
-    with canvas(1, len(curves) + 1, width=3.8 * (len(curves) + 1), height=3.8) as (figure, axes):
+    columns = min(len(curves) + 1, _MOST_COLUMNS)
+    lines = -(-(len(curves) + 1) // columns)
+    with canvas(lines, columns, width=3.8 * columns, height=3.8 * lines) as (figure, axes):
         top = max(float(np.max(_smoothed(series[f"ssp/{name}"][1]))) for _, _, series in curves
                   for name in _MODALITIES if f"ssp/{name}" in series)
         for axis, (_, row, series) in zip(axes, curves, strict=False):
@@ -170,14 +174,17 @@ def _ssp(protocol: str, rows: Sequence[ReportRow]) -> DrawnFigure | None:
             axis.set(xlabel="update", title=f"SSP loss, {row.label}", ylim=(0, 1.05 * top))
             axis.legend(frameon=False)
             axis.grid(color="0.92")
+        variances = axes[len(curves)]
         for index, row, series in curves:
             if "ssp/variance" in series:
                 x, y = series["ssp/variance"]
-                axes[-1].plot(x, _smoothed(y), label=row.label, linewidth=1.3, **_style(index))
-        axes[-1].set(xlabel="update", title="variance over modalities")
-        axes[-1].set_ylim(bottom=0)
-        axes[-1].legend(frameon=False)
-        axes[-1].grid(color="0.92")
+                variances.plot(x, _smoothed(y), label=row.label, linewidth=1.3, **_style(index))
+        variances.set(xlabel="update", title="variance over modalities")
+        variances.set_ylim(bottom=0)
+        variances.legend(frameon=False)
+        variances.grid(color="0.92")
+        for unused in axes[len(curves) + 1:]:
+            unused.set_axis_off()
         return _drawn(figure, f"ssp-{protocol}", [row for _, row, _ in curves],
                       f"SSP loss by modality and its variance over modalities while training on the sources of "
                       f"{column_title(protocol)}, as the paper's Fig. 6; first seed, {_SMOOTHED}.")
