@@ -65,10 +65,13 @@ def beside(model: Path, camera: str, seconds: float) -> tuple[dict[str, dict[str
     latencies = StageLatencies()
     scores = [e for e in map(json.loads, finished.stdout.splitlines()) if e.get("type") == "score"]
     warm = scores[len(scores) // 5:]  # warm-up left out
+    if len(warm) < 2:
+        raise SystemExit(f"{len(scores)} sets of {camera} were scored within {seconds:g} s: too few for a rate; does "
+                         "every frame show exactly one face?")
     for event in warm:
         latencies.add(event["stamps_ns"])
     arrivals_ns = [event["stamps_ns"]["arrival"] for event in warm]
-    return latencies.percentiles_ms(), (len(warm) - 1) * 1e9 / max(arrivals_ns[-1] - arrivals_ns[0], 1)
+    return latencies.percentiles_ms(), (len(warm) - 1) * 1e9 / (arrivals_ns[-1] - arrivals_ns[0])
 
 
 def main() -> None:
