@@ -131,14 +131,17 @@ audit-simulator: set-up  ## what the simulator gives away: probes, single cues, 
 	  --out '$(AUDIT_REPORT)' $(AUDIT_ARGUMENTS)
 
 # Every step can be stopped and goes on when the target is made again; TRAIN_ARGUMENTS='--time-limit 9m' stops by itself.
-# DEFAULT_SIZE is of the tree, DEFAULT_SPECIFICATION the simulator's difficulty specification, DEFAULT_POINT the operating
-# point that calibration writes (make evaluate-default).
+# DEFAULT_SIZE and DEFAULT_FRAMES are of the tree, DEFAULT_PROCESSES says where it trains (a GPU: '--accelerator cuda
+# --workers 8'), DEFAULT_SPECIFICATION is the simulator's difficulty specification, DEFAULT_POINT the operating point that
+# calibration writes (make evaluate-default).
 DEFAULT_DATA ?= out/default_data
 DEFAULT_SIZE ?= 4000
+DEFAULT_FRAMES ?= 2
+DEFAULT_PROCESSES ?= --devices 2 --threads 1
 DEFAULT_FIRST_RUN ?= out/default_first_run
 DEFAULT_FIRST ?= out/default_first
 DEFAULT_FURTHER_DATA ?= out/default_further_data
-DEFAULT_FURTHER_SIZE ?= 3600
+DEFAULT_FURTHER_SIZE ?= 10000
 DEFAULT_RUN ?= out/default_run
 DEFAULT_CANDIDATE ?= out/default_candidate
 DEFAULT_SESSIONS ?= out/default_sessions
@@ -151,17 +154,18 @@ SHIP = $(call SHIP_OF,$(DEFAULT_RUN))
 
 train-default: set-up  ## the default weights from seeds: simulate, train in two stages, export; resumable, long on two cores
 	[ -f '$(DEFAULT_DATA)/lists/L-test.txt' ] || \
-	  $(RUN)/mmdg simulate benchmark '$(DEFAULT_DATA)' --size '$(DEFAULT_SIZE)' --domains CLPSW --image-size 112
+	  $(RUN)/mmdg simulate benchmark '$(DEFAULT_DATA)' --size '$(DEFAULT_SIZE)' --frames '$(DEFAULT_FRAMES)' \
+	    --domains CLPSW --image-size 112
 	$(RUN)/mmdg train --recipe default_weights --data '$(DEFAULT_DATA)' --lists '$(DEFAULT_DATA)/lists' \
-	  --metadata '$(DEFAULT_DATA)/lists/P-metadata.csv' --out '$(DEFAULT_FIRST_RUN)' --threads 2 --cache-mib 1024 \
-	  $(TRAIN_ARGUMENTS)
+	  --metadata '$(DEFAULT_DATA)/lists/P-metadata.csv' --out '$(DEFAULT_FIRST_RUN)' --cache-mib 1024 \
+	  $(DEFAULT_PROCESSES) $(TRAIN_ARGUMENTS)
 	@if [ ! -f '$(DEFAULT_FIRST_RUN)/done.json' ]; then echo 'not at its end yet: make train-default goes on'; exit 0; fi; \
 	[ -f '$(DEFAULT_FURTHER_DATA)/lists/L-test.txt' ] || $(RUN)/mmdg simulate benchmark '$(DEFAULT_FURTHER_DATA)' \
-	  --size '$(DEFAULT_FURTHER_SIZE)' --seed 5 --domains L --image-size 112; \
+	  --size '$(DEFAULT_FURTHER_SIZE)' --frames '$(DEFAULT_FRAMES)' --seed 5 --domains L --image-size 112; \
 	[ -f '$(DEFAULT_FIRST)/default.safetensors' ] || $(call SHIP_OF,$(DEFAULT_FIRST_RUN)) --out '$(DEFAULT_FIRST)'; \
 	$(RUN)/mmdg train --recipe default_weights_refined --start '$(DEFAULT_FIRST)/default.safetensors' \
-	  --data '$(DEFAULT_FURTHER_DATA)' --lists '$(DEFAULT_FURTHER_DATA)/lists' --out '$(DEFAULT_RUN)' --threads 2 \
-	  --cache-mib 1500 $(TRAIN_ARGUMENTS)
+	  --data '$(DEFAULT_FURTHER_DATA)' --lists '$(DEFAULT_FURTHER_DATA)/lists' --out '$(DEFAULT_RUN)' --cache-mib 1500 \
+	  $(DEFAULT_PROCESSES) $(TRAIN_ARGUMENTS)
 	@if [ -f '$(DEFAULT_RUN)/done.json' ]; then \
 	  $(SHIP) --out '$(DEFAULT_CANDIDATE)' && \
 	  echo 'next: make evaluate-default (calibration, then figures), then make ship-default'; \

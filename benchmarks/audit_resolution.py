@@ -2,16 +2,24 @@
 
     python -m benchmarks.audit_resolution
     python -m benchmarks.audit_resolution --by-species 2000:1
+    python -m benchmarks.audit_resolution --names 16 2000:2
 
-A size is a number of `mmdg simulate benchmark --size`, a colon, and its `--frames` (0: the domains' own).
+The last asks how far one probe strays by chance: names are planned, so trees of null attacks of many seeds can be
+probed for them without rendering. A size is a number of `mmdg simulate benchmark --size`, a colon, and its `--frames`
+(0: the domains' own).
 """
 
 from __future__ import annotations
 
 import argparse
 
+import numpy as np
+
 from mmdg_model.training.samples import Domain
 from pipeline.simulated_benchmark import plan_benchmark
+from pipeline.simulator_audit.areas import Area, area, units
+from pipeline.simulator_audit.frames import name_number
+from pipeline.simulator_audit.linear_probe import folds_by_both, held_out_scores
 from pipeline.simulator_audit.resolution import PlannedTree, expected_unresolved, planned_tree, species_too_few
 
 
@@ -22,6 +30,29 @@ def planned(what: str, domains: str) -> PlannedTree:
                                        frames=int(frames) if int(frames or 0) else None))
 
 
+def area_of_names(what: str, domains: str, seed: int) -> Area | None:
+    """The audit's probe on names, on all frames of a planned tree of null attacks."""
+    size, _, frames = what.partition(":")
+    plan = plan_benchmark(size, seed=seed, domains=[Domain(each) for each in domains], physics=False,
+                          frames=int(frames) if int(frames or 0) else None)
+    rows = [(str(domain), recording.bona_fide, str(recording.person), f"{domain}{recording.session.place}",
+             recording.key, name_number(recording.names(index)[0], domain), index)
+            for (domain, _), recordings in plan.recordings.items() for recording in recordings
+            for index in range(recording.frames)]
+    domain, live, person, place, key, number, index = (np.array(column) for column in zip(*rows, strict=True))
+    scores = held_out_scores(np.stack([number, index], axis=1), live, folds_by_both(person, place), domain)
+    return None if scores is None else area(units(scores, live, domain, person, key))
+
+
+def print_names(what: str, domains: str, seeds: int) -> None:
+    found = [each for each in (area_of_names(what, domains, seed) for seed in range(seeds)) if each is not None]
+    values = [each.value for each in found]
+    print(f"{what}: the probe on names, {len(found)} seeds of null attacks: mean {np.mean(values):.3f}, standard "
+          f"deviation {np.std(values, ddof=1):.3f}, {min(values):.3f} to {max(values):.3f}; "
+          f"{sum(each.low > 0.5 for each in found)} with a 95 % interval above 0.5, "
+          f"{sum(each.low_wide > 0.5 for each in found)} with a 99.5 % interval above it")
+
+
 def main() -> None:
     """Prints one row a tree, or one a species."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -29,7 +60,12 @@ def main() -> None:
                                                      "1000:1", "1500:1"])
     parser.add_argument("--domains", default="CPSWL")
     parser.add_argument("--by-species", action="store_true")
+    parser.add_argument("--names", type=int, metavar="SEEDS", help="probe names on so many planned trees of each size")
     options = parser.parse_args()
+    if options.names:
+        for what in options.sizes:
+            print_names(what, options.domains, options.names)
+        return
     if options.by_species:
         for what in options.sizes:
             tree = planned(what, options.domains)

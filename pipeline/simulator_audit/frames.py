@@ -144,6 +144,12 @@ def read_tree(root: Path, on_progress: Callable[[int, int], None] = lambda done,
         frames=_stacked(rows))
 
 
+def name_number(name: str, domain: Domain) -> float:
+    """What a probe reads of a file's name: its digits as one number; of P, whose names are hashes, their count."""
+    digits = "".join(each for each in Path(name).stem if each.isdigit())
+    return float(digits) if digits and domain is not Domain.PADISI else float(len(digits))
+
+
 def _has_physics(mark: Mapping[str, Any]) -> bool:
     """A mark that says nothing of it is of a tree with physics."""
     return mark.get("null_attacks", False) is not True
@@ -169,13 +175,10 @@ def _row(sample: Sample, key: str, record: Mapping[str, Any], instant: Mapping[s
     description: Description = describe(*planes, face_scale=face_scale, metres_a_level=metres_a_level)
     left, top, width, height, _ = instant["boxes"][0]
     quality = instant["quality"] or {}
-    digits = "".join(each for each in Path(sample.name).stem if each.isdigit())
-    # P's names are hashes, of which nothing but their digits' number could be read.
-    number = float(digits) if digits and sample.domain is not Domain.PADISI else float(len(digits))
     files = file_features(tuple(dict.fromkeys(sample.files.values())))
     described = {
         "file sizes": files[0::3], "JPEG tables": files[1::3] + files[2::3] * 1e4,
-        "names": np.array([number, index], np.float32),
+        "names": np.array([name_number(sample.name, sample.domain), index], np.float32),
         "box": np.array([left, top, width, height, width / height, quality.get("distance_m") or np.nan], np.float32),
         **description.probes}
     return {"domain": str(sample.domain), "split": str(sample.split), "live": sample.bona_fide,
