@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -56,8 +57,12 @@ def audit_command(
             task = progress.add_task("reading")
             read = [read_tree(root, lambda done, total: progress.update(task, completed=done, total=total))
                     for root in trees]
-            findings = audit(sorted_trees(read), runs=runs, steps=steps,
-                             on_stage=lambda what: progress.update(task, description=what, completed=0, total=None))
+
+            def on_stage(what: str) -> None:
+                progress.update(task, description=what, completed=0, total=None)
+                if not console.is_terminal:  # a log shows which of the minutes this is
+                    console.print(f"{time.strftime('%H:%M:%S')} {what}", highlight=False)
+            findings = audit(sorted_trees(read), runs=runs, steps=steps, on_stage=on_stage)
         report = write_report(out, findings, read)
         if commit is not None:
             write_difficulty(commit, findings, read)

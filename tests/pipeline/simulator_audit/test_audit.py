@@ -51,6 +51,8 @@ def test_the_command_writes_one_report_and_says_by_its_exit_code_that_a_bound_fa
     answer = mmdg("simulate", "audit", simulated_tree, null_tree, "--out", tmp_path / "report", "--steps", 2,
                   "--commit", specification)
     assert answer.exit_code in (0, 3), answer.output
+    assert "null attacks" in answer.stderr  # no terminal: a line a stage
+    assert "sensor noise" in answer.stderr
     report = json.loads((tmp_path / "report" / "audit.json").read_text())
     failed = [line for line in report["lines"] if line["status"] == "FAILED"]
     assert (answer.exit_code == 3) == bool(failed)
