@@ -137,7 +137,7 @@ audit-simulator: set-up  ## what the simulator gives away: probes, single cues, 
 DEFAULT_DATA ?= out/default_data
 DEFAULT_SIZE ?= 4000
 DEFAULT_FRAMES ?= 2
-DEFAULT_PROCESSES ?= --devices 2 --threads 1
+DEFAULT_PROCESSES ?= --accelerator cpu --devices 2 --threads 1
 DEFAULT_FIRST_RUN ?= out/default_first_run
 DEFAULT_FIRST ?= out/default_first
 DEFAULT_FURTHER_DATA ?= out/default_further_data

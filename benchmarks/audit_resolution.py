@@ -16,25 +16,28 @@ import argparse
 import numpy as np
 
 from mmdg_model.training.samples import Domain
-from pipeline.simulated_benchmark import plan_benchmark
+from pipeline.simulated_benchmark import BenchmarkPlan, plan_benchmark
 from pipeline.simulator_audit.areas import Area, area, units
 from pipeline.simulator_audit.frames import name_number
 from pipeline.simulator_audit.linear_probe import folds_by_both, held_out_scores
 from pipeline.simulator_audit.resolution import PlannedTree, expected_unresolved, planned_tree, species_too_few
 
 
+def plan_of(what: str, domains: str, *, seed: int = 0, physics: bool = True) -> BenchmarkPlan:
+    """The plan of SIZE:FRAMES."""
+    size, _, frames = what.partition(":")
+    return plan_benchmark(size, seed=seed, domains=[Domain(each) for each in domains], physics=physics,
+                          frames=int(frames) if int(frames or 0) else None)
+
+
 def planned(what: str, domains: str) -> PlannedTree:
     """The tree of SIZE:FRAMES."""
-    size, _, frames = what.partition(":")
-    return planned_tree(plan_benchmark(size, domains=[Domain(each) for each in domains],
-                                       frames=int(frames) if int(frames or 0) else None))
+    return planned_tree(plan_of(what, domains))
 
 
 def area_of_names(what: str, domains: str, seed: int) -> Area | None:
     """The audit's probe on names, on all frames of a planned tree of null attacks."""
-    size, _, frames = what.partition(":")
-    plan = plan_benchmark(size, seed=seed, domains=[Domain(each) for each in domains], physics=False,
-                          frames=int(frames) if int(frames or 0) else None)
+    plan = plan_of(what, domains, seed=seed, physics=False)
     rows = [(str(domain), recording.bona_fide, str(recording.person), f"{domain}{recording.session.place}",
              recording.key, name_number(recording.names(index)[0], domain), index)
             for (domain, _), recordings in plan.recordings.items() for recording in recordings
